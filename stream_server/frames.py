@@ -1,0 +1,178 @@
+"""The nouns that travel: a picture, the frame that carries it, and the faces found in it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from stream_server.errors import InvalidStreamName
+
+Pixels = npt.NDArray[np.uint8]
+
+STREAM_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+def check_stream_name(name: str) -> str:
+    """The name itself if it is a valid stream name, else `InvalidStreamName`."""
+    if not STREAM_NAME.fullmatch(name):
+        raise InvalidStreamName(
+            f"stream name {name[:80]!r} is not valid: use 1 to 63 lower-case letters, digits, "
+            "'-' and '_', starting with a letter or digit"
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """One picture as planar I420 (BT.601, limited range), the form cameras and encoders use.
+
+    `i420` is uint8 of shape (height * 3 // 2, width); width and height are even. It is never
+    written to: whoever wants to draw takes a `copy()`.
+    """
+
+    i420: Pixels
+
+    @property
+    def width(self) -> int:
+        return int(self.i420.shape[1])
+
+    @property
+    def height(self) -> int:
+        return int(self.i420.shape[0]) * 2 // 3
+
+    @property
+    def y(self) -> Pixels:
+        """Luma, (height, width), a view."""
+        return self.i420[: self.height]
+
+    @property
+    def u(self) -> Pixels:
+        """Blue difference, (height / 2, width / 2), a view."""
+        return self._chroma(0)
+
+    @property
+    def v(self) -> Pixels:
+        """Red difference, (height / 2, width / 2), a view."""
+        return self._chroma(1)
+
+    def _chroma(self, index: int) -> Pixels:
+        half_height, half_width = self.height // 2, self.width // 2
+        plane = half_height * half_width
+        flat = self.i420.reshape(-1)[self.height * self.width :]
+        return flat[index * plane : (index + 1) * plane].reshape(half_height, half_width)
+
+    @classmethod
+    def from_bgr(cls, bgr: Pixels) -> Picture:
+        """From (height, width, 3) uint8 BGR; an odd side is padded by repeating its last line."""
+        height, width = bgr.shape[:2]
+        if height % 2 or width % 2:
+            bgr = np.pad(bgr, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        return cls(cv2.cvtColor(bgr, cv2.COLOR_BGR2YUV_I420))
+
+    def bgr(self) -> Pixels:
+        """The whole picture as (height, width, 3) BGR. As dear as a decode: off the hot path only."""
+        return cv2.cvtColor(self.i420, cv2.COLOR_YUV2BGR_I420)
+
+    def scaled_bgr(self, width: int, height: int) -> Pixels:
+        """The picture scaled to (height, width, 3) BGR; sides must be even. Scales before it converts."""
+        if (width, height) == (self.width, self.height):
+            return self.bgr()
+        scaled = np.empty((height * 3 // 2, width), np.uint8)
+        target = Picture(scaled)
+        for source, plane in ((self.y, target.y), (self.u, target.u), (self.v, target.v)):
+            cv2.resize(source, plane.shape[::-1], dst=plane, interpolation=cv2.INTER_AREA)
+        return target.bgr()
+
+    def region_bgr(self, left: int, top: int, right: int, bottom: int) -> tuple[Pixels, int, int]:
+        """BGR of a region clipped to the picture and widened to even corners.
+
+        Returns (pixels, left, top) with the corner that was really taken; the region is at
+        least 2x2 px even if it lies outside the picture.
+        """
+        left = min(max(left, 0), self.width - 2) & ~1
+        top = min(max(top, 0), self.height - 2) & ~1
+        right = min(max(right + (right & 1), left + 2), self.width)
+        bottom = min(max(bottom + (bottom & 1), top + 2), self.height)
+        half = np.s_[top // 2 : bottom // 2, left // 2 : right // 2]
+        region = np.concatenate(
+            [
+                self.y[top:bottom, left:right].reshape(-1),
+                self.u[half].reshape(-1),
+                self.v[half].reshape(-1),
+            ]
+        ).reshape((bottom - top) * 3 // 2, right - left)
+        return cv2.cvtColor(region, cv2.COLOR_YUV2BGR_I420), left, top
+
+    def copy(self) -> Picture:
+        """A picture of its own that may be drawn on."""
+        return Picture(self.i420.copy())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One picture of one stream, on its way.
+
+    `captured` is `time.monotonic()` when the encoded frame had arrived (seconds); `wall` the same
+    instant as Unix time; `media_time` the source's own clock (seconds from an arbitrary origin),
+    None if it has none. `number` counts the frames that the source gave, dropped ones included.
+    """
+
+    stream: str
+    number: int
+    captured: float
+    wall: float
+    media_time: float | None
+    picture: Picture
+
+
+class Verdict(StrEnum):
+    """What is said of a face."""
+
+    WITH_MASK = "with_mask"
+    WITHOUT_MASK = "without_mask"
+    INCORRECT = "incorrect"
+    UNCERTAIN = "uncertain"
+
+
+@dataclass(frozen=True, slots=True)
+class FaceBox:
+    """A face in pixel coordinates of its picture: corners, score 0..1, five landmarks.
+
+    Landmarks are (x, y) of left eye, right eye, nose tip, left and right mouth corner as seen in
+    the picture; empty if the detector gives none.
+    """
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    score: float
+    landmarks: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A face and what is said of it.
+
+    `probabilities` follow the model card's labels and sum to 1; `confidence` is the largest.
+    `track` is None until there is tracking.
+    """
+
+    box: FaceBox
+    verdict: Verdict
+    confidence: float
+    probabilities: tuple[float, ...]
+    track: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Analysis:
+    """A frame with its faces, ready to be drawn and told."""
+
+    frame: Frame
+    faces: tuple[Face, ...]

@@ -1,0 +1,54 @@
+"""What the pipeline asks of its parts. Each port has one contract suite in tests/contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from stream_server.frames import FaceBox, Picture, Pixels
+
+
+class PictureSink(Protocol):
+    """Where a source puts its pictures; callable from any thread, never blocks, newest wins."""
+
+    def __call__(
+        self, picture: Picture, *, captured: float, media_time: float | None = None
+    ) -> None:
+        """`captured`: time.monotonic() when the encoded frame had arrived; `media_time`: seconds."""
+
+
+class FrameSource(Protocol):
+    """A camera, a file or a peer. Runs once; the hub builds a new one for each try."""
+
+    async def run(self, sink: PictureSink) -> None:
+        """Deliver pictures until the source is over.
+
+        Returns when a finite source is played to its end. Raises a SourceError when it cannot go
+        on. Cancelling ends it within a second, whatever the camera does.
+        """
+
+
+class FaceDetector(Protocol):
+    """Finds faces. Blocking and thread-safe."""
+
+    @property
+    def name(self) -> str: ...
+
+    def detect(self, picture: Picture) -> list[FaceBox]:
+        """Faces in pixel coordinates of `picture`, best score first."""
+
+
+class FaceClassifier(Protocol):
+    """Tells masks. Blocking; called from one thread at a time."""
+
+    @property
+    def labels(self) -> Sequence[str]: ...
+
+    @property
+    def input_size(self) -> int: ...
+
+    def classify(self, crops: Pixels) -> npt.NDArray[np.float32]:
+        """Calibrated probabilities (n, labels) for BGR uint8 crops (n, size, size, 3)."""

@@ -1,0 +1,250 @@
+"""Every metric's name, in one place. Labels that name a stream are removed with the stream."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import Counter as Tally
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from stream_server.telemetry.meters import LatencyWindow, RateMeter
+
+LATENCY_BUCKETS = (
+    0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3, 0.5, 1, 2, 5,
+)  # fmt: skip
+STAGE_BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12, 0.25, 0.5, 1)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
+
+
+def package_version() -> str:
+    """The installed version, or "0+unknown" when run from a bare source tree."""
+    try:
+        return version("maskstream")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+class Metrics:
+    """All metrics of one process, on a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self._streams: dict[str, StreamMetrics] = {}
+        self._define_stream_metrics(registry)
+        self._stage = Histogram(
+            "maskstream_stage_seconds",
+            "Time spent in one stage of the path for one frame or batch",
+            ["stage"],
+            buckets=STAGE_BUCKETS,
+            registry=registry,
+        )
+        self._batch = Histogram(
+            "maskstream_batch_size",
+            "Face crops per inference batch",
+            buckets=BATCH_BUCKETS,
+            registry=registry,
+        )
+        self._queue = Gauge(
+            "maskstream_queue_depth", "Items waiting in a queue", ["queue"], registry=registry
+        )
+        self._crops_dropped = Counter(
+            "maskstream_crops_dropped_total",
+            "Face crops that were not classified",
+            ["reason"],
+            registry=registry,
+        )
+        self._runtime = Info("maskstream_runtime", "The inference runtime in use", registry=registry)
+        Info("maskstream_build", "What is running", registry=registry).info(
+            {"version": package_version(), "python": platform.python_version()}
+        )
+        self._gpu_memory = Gauge(
+            "maskstream_gpu_memory_bytes",
+            "GPU memory held by this process",
+            ["device"],
+            registry=registry,
+        )
+        self._http = Counter(
+            "maskstream_http_requests_total",
+            "HTTP requests answered",
+            ["method", "route", "status"],
+            registry=registry,
+        )
+
+    def _define_stream_metrics(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"maskstream_{name}", text, ["stream", *labels], registry=registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"maskstream_{name}", text, ["stream"], registry=registry)
+
+        def latency(name: str, text: str) -> Histogram:
+            return Histogram(
+                f"maskstream_{name}", text, ["stream"], buckets=LATENCY_BUCKETS, registry=registry
+            )
+
+        self.frames_in = counter("frames_in_total", "Frames decoded from the source")
+        self.frames_analysed = counter("frames_analysed_total", "Frames whose faces were judged")
+        self.frames_published = counter("frames_published_total", "Frames drawn and encoded")
+        self.frames_dropped = counter(
+            "frames_dropped_total", "Frames that were left out", "stage", "reason"
+        )
+        self.faces = counter("faces_total", "Faces judged, one per face and frame", "verdict")
+        self.up = gauge("stream_up", "1 while pictures arrive")
+        self.stale = gauge("stream_stale", "1 while the picture has stood still for too long")
+        self.reconnects = counter("stream_reconnects_total", "Tries to reach the source again")
+        self.restarts = counter("stream_restarts_total", "Pipeline crashes that were restarted")
+        self.viewers = gauge("stream_viewers", "Viewers of the annotated stream")
+        self.encodes = counter("encodes_total", "Frames encoded", "codec")
+        self.keyframes = counter("keyframes_total", "Key frames encoded", "codec")
+        self.capture_to_result = latency(
+            "capture_to_result_seconds", "From a frame's arrival to its verdicts"
+        )
+        self.capture_to_publish = latency(
+            "capture_to_publish_seconds", "From a frame's arrival to its encoded picture"
+        )
+        self.per_stream = (
+            self.frames_in, self.frames_analysed, self.frames_published, self.frames_dropped,
+            self.faces, self.up, self.stale, self.reconnects, self.restarts, self.viewers,
+            self.encodes, self.keyframes, self.capture_to_result, self.capture_to_publish,
+        )  # fmt: skip
+
+    def stream(self, name: str) -> StreamMetrics:
+        """The metrics of one stream, made on first use."""
+        if name not in self._streams:
+            self._streams[name] = StreamMetrics(self, name)
+        return self._streams[name]
+
+    def remove_stream(self, name: str) -> None:
+        """Drop every series of a stream, so that a removed camera leaves nothing behind."""
+        self._streams.pop(name, None)
+        for metric in self.per_stream:
+            metric.remove_by_labels({"stream": name})
+
+    def stage_seconds(self, stage: str, seconds: float) -> None:
+        """Time of one pass through a stage."""
+        self._stage.labels(stage).observe(seconds)
+
+    def batch(self, size: int) -> None:
+        """One batch went to the runtime."""
+        self._batch.observe(size)
+
+    def queue_depth(self, queue: str, depth: Callable[[], float]) -> None:
+        """Export `depth()`, read at each scrape."""
+        self._queue.labels(queue).set_function(depth)
+
+    def dropped_crops(self, reason: str, count: int) -> None:
+        """Crops that were shed before inference."""
+        self._crops_dropped.labels(reason).inc(count)
+
+    def runtime(self, name: str, device: str, precision: str) -> None:
+        """The inference runtime that was picked."""
+        self._runtime.info({"name": name, "device": device, "precision": precision})
+
+    def gpu_memory(self, device: str, held: Callable[[], float]) -> None:
+        """Export `held()` bytes of GPU memory, read at each scrape."""
+        self._gpu_memory.labels(device).set_function(held)
+
+    def http(self, method: str, route: str, status: int) -> None:
+        """One HTTP request; `route` is the route's template, never the path that was asked for."""
+        self._http.labels(method, route, str(status)).inc()
+
+    def render(self) -> tuple[bytes, str]:
+        """The exposition text and its content type."""
+        return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
+
+
+class StreamMetrics:
+    """One stream's counters, and the sliding figures that its status shows to people."""
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
+        self._metrics = metrics
+        self._name = name
+        self._frames_in = metrics.frames_in.labels(name)
+        self._analysed = metrics.frames_analysed.labels(name)
+        self._published = metrics.frames_published.labels(name)
+        self._reconnects = metrics.reconnects.labels(name)
+        self._restarts = metrics.restarts.labels(name)
+        self._up = metrics.up.labels(name)
+        self._stale = metrics.stale.labels(name)
+        self._viewers = metrics.viewers.labels(name)
+        self._result_histogram = metrics.capture_to_result.labels(name)
+        self._publish_histogram = metrics.capture_to_publish.labels(name)
+        self.frames_in = 0
+        self.reconnects = 0
+        self.restarts = 0
+        self.drops: Tally[str] = Tally()
+        self.input_rate = RateMeter()
+        self.analysed_rate = RateMeter()
+        self.published_rate = RateMeter()
+        self.result_latency = LatencyWindow()
+
+    def frame_in(self) -> None:
+        """A picture came from the source."""
+        self.frames_in += 1
+        self._frames_in.inc()
+        self.input_rate.tick(time.monotonic())
+
+    def frame_analysed(self, latency: float) -> None:
+        """Its faces were judged, `latency` seconds after it arrived."""
+        self._analysed.inc()
+        self.analysed_rate.tick(time.monotonic())
+        self.result_latency.add(latency)
+        self._result_histogram.observe(latency)
+
+    def frame_published(self, latency: float) -> None:
+        """It was drawn and encoded, `latency` seconds after it arrived."""
+        self._published.inc()
+        self.published_rate.tick(time.monotonic())
+        self._publish_histogram.observe(latency)
+
+    def dropped(self, stage: str, reason: str, count: int = 1) -> None:
+        """Frames left out at `stage`; both labels are words from the code, never from outside."""
+        self.drops[f"{stage}/{reason}"] += count
+        self._metrics.frames_dropped.labels(self._name, stage, reason).inc(count)
+
+    def face(self, verdict: str) -> None:
+        """One face was judged."""
+        self._metrics.faces.labels(self._name, verdict).inc()
+
+    def encoded(self, codec: str, keyframe: bool) -> None:
+        """One frame was encoded for a rendition."""
+        self._metrics.encodes.labels(self._name, codec).inc()
+        if keyframe:
+            self._metrics.keyframes.labels(self._name, codec).inc()
+
+    def set_up(self, up: bool) -> None:
+        """Pictures arrive, or not."""
+        self._up.set(up)
+
+    def set_stale(self, stale: bool) -> None:
+        """The picture stands still, or not."""
+        self._stale.set(stale)
+
+    def set_viewers(self, count: int) -> None:
+        """How many watch."""
+        self._viewers.set(count)
+
+    def reconnect(self) -> None:
+        """The source is tried again."""
+        self.reconnects += 1
+        self._reconnects.inc()
+
+    def restart(self) -> None:
+        """The pipeline crashed and is started again."""
+        self.restarts += 1
+        self._restarts.inc()
