@@ -22,22 +22,23 @@ Format = Literal["auto", "console", "json"]
 
 # "://" as it is written, percent-encoded once or twice, or as JSON in PHP's manner.
 _SCHEME = re.compile(
-    r"[a-z][a-z0-9+.-]{0,19}(?P<mark>:\\/\\/|(?:[:]|%3a|%253a)(?://|%2f%2f|%252f%252f))", re.I
+    r"[a-z][a-z0-9+.-]{0,19}(?P<mark>:\\/\\/|(?:[:]|%3a|%253a)(?://|%2f%2f|%252f%252f))",
+    re.IGNORECASE,
 )
 # A second URL in the same run of characters, as in a list: only after one of these.
-_NEXT_URL = re.compile(r"[,;\"'|<>()\[\]{}][a-z][a-z0-9+.-]{0,19}://", re.I)
+_NEXT_URL = re.compile(r"[,;\"'|<>()\[\]{}][a-z][a-z0-9+.-]{0,19}://", re.IGNORECASE)
 _GAP = re.compile(r"\s|$")
 _ENCODED_GAP = re.compile(r"[\s&\"'<>]|$")
-_AT = re.compile(r"@|%40|%2540", re.I)
+_AT = re.compile(r"@|%40|%2540", re.IGNORECASE)
 # What can only be "user:password" before an '@' that is missing or lies behind white space.
 _NOT_A_PORT = re.compile(r"[^\s:/?#\[\]@]*:(?!\d{0,5}(?:[/?#\s.,;\"')\]}<>&:]|$))")
 _SECRET_NAMES = (
-    r"(?:[a-z0-9]+[_-])*"
-    r"(?:pass(?:word|wd|phrase)?|pwd|token|secret|credentials?|signature|sig|auth|api_?key)"
+    r"(?:password|passwd|passphrase|token|secret|credentials?|signature|api_?key"
+    r"|(?<![a-z0-9])(?:pass|pwd|sig|auth))"
 )
-_PARAMETER = re.compile(rf"(?<![a-z0-9])(?P<name>{_SECRET_NAMES})(?P<is>=|%3d)[^\s&]+", re.I)
-_HEADER = re.compile(r"(?P<name>authorization[\"']?\s*[:=]\s*)[^\r\n]+", re.I)
-_SECRET_KEY = re.compile(_SECRET_NAMES + r"|authorization", re.I)
+_PARAMETER = re.compile(rf"(?P<name>{_SECRET_NAMES}(?:=|%3d))[^\s&]+", re.IGNORECASE)
+_HEADER = re.compile(r"(?P<name>authorization[\"']?\s*[:=]\s*)[^\r\n]+", re.IGNORECASE)
+_SECRET_KEY = re.compile(rf"(?:{_SECRET_NAMES}|authorization)$", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -47,38 +48,54 @@ def redact(text: str) -> str:
     Rather hides too much than too little: a password may hold '@', '/', '#' or a blank.
     """
     if "=" in text or "%3" in text:
-        text = _PARAMETER.sub(lambda m: f"{m['name']}{m['is']}{HIDDEN}", text)
+        text = _PARAMETER.sub(lambda m: f"{m['name']}{HIDDEN}", text)
     if "uthorization" in text or "UTHORIZATION" in text:
         text = _HEADER.sub(lambda m: f"{m['name']}{HIDDEN}", text)
     parts: list[str] = []
     done = 0
+    bare_until = {True: 0, False: 0}  # No '@' before this index; keeps hostile text linear.
     while (scheme := _SCHEME.search(text, done)) is not None:
-        parts.append(text[done : scheme.end()])
-        end = _userinfo_end(text, scheme.end(), encoded=scheme["mark"] not in ("://", r":\/\/"))
-        if end > scheme.end():
-            parts.append(HIDDEN)
+        start = scheme.end()
+        encoded = scheme["mark"] not in ("://", r":\/\/")
+        end = start
+        if start >= bare_until[encoded]:
+            run_end = _run_end(text, start, encoded=encoded)
+            end = _userinfo_end(text, start, run_end, encoded=encoded)
+            bare_until[encoded] = 0 if end > start else run_end
+        if end == start and not encoded and _NOT_A_PORT.match(text, start):
+            end = _line_userinfo_end(text, start)
+        parts += [text[done:start], HIDDEN] if end > start else [text[done:start]]
         done = end
     parts.append(text[done:])
     return "".join(parts)
 
 
-def _userinfo_end(text: str, start: int, *, encoded: bool) -> int:
-    """Where the user and password after `start` end (at their '@'); `start` if there are none."""
+def _run_end(text: str, start: int, *, encoded: bool) -> int:
+    """Where the characters that a URL may be made of end."""
     gap = (_ENCODED_GAP if encoded else _GAP).search(text, start)
-    run_end = gap.start() if gap else len(text)
+    return gap.start() if gap else len(text)
+
+
+def _userinfo_end(text: str, start: int, run_end: int, *, encoded: bool) -> int:
+    """Where the user and password after `start` end (at their '@'); `start` if there are none."""
     if encoded:
-        ats = [at.start() for at in _AT.finditer(text, start, run_end)]
-        return ats[-1] if ats else start
+        last = start
+        for at in _AT.finditer(text, start, run_end):
+            last = at.start()
+        return last
+    last = text.rfind("@", start, run_end)
+    if last < 0:
+        return start
     following = _NEXT_URL.search(text, start, run_end)
-    for end in (following.start() if following else run_end, run_end):
-        at = text.rfind("@", start, end)
-        if at >= 0:
-            return at
-    if _NOT_A_PORT.match(text, start):
-        line_end = text.find("\n", start)
-        at = text.rfind("@", start, line_end if line_end >= 0 else len(text))
-        return at if at >= 0 else run_end
-    return start
+    before = text.rfind("@", start, following.start()) if following else -1
+    return before if before >= 0 else last
+
+
+def _line_userinfo_end(text: str, start: int) -> int:
+    """The end of a user and password that hold blanks, or whose '@' was cut off."""
+    line_end = text.find("\n", start)
+    at = text.rfind("@", start, line_end if line_end >= 0 else len(text))
+    return at if at >= 0 else _run_end(text, start, encoded=False)
 
 
 def _redact_value(value: object, depth: int = 0) -> object:
@@ -97,7 +114,7 @@ def _redact_value(value: object, depth: int = 0) -> object:
 
 
 def _redact_item(key: str, value: object, depth: int = 0) -> object:
-    if _SECRET_KEY.fullmatch(key) and value not in (None, ""):
+    if _SECRET_KEY.search(key) and value not in (None, ""):
         return HIDDEN
     return _redact_value(value, depth)
 
