@@ -99,8 +99,9 @@ def card_markdown(card: ModelCard) -> str:
     lines = [
         f"# {card.name}",
         "",
-        f"Labels: {', '.join(card.labels)}. Input: {card.input_size} x {card.input_size} RGB, "
-        f"mean {list(card.mean)}, std {list(card.std)}; crop margin {card.crop_margin}.",
+        f"Labels: {', '.join(card.labels)}.",
+        f"Input: {card.input_size} px square, RGB, mean {list(card.mean)}, std {list(card.std)}.",
+        f"Crop: a square around the face box, {card.crop_margin:.0%} wider than its longer side.",
         f"Temperature {card.temperature:.3f}; uncertain below {card.uncertain_below:.3f}.",
         "",
         f"Preset `{card.preset}`, seed {card.seed}, commit `{card.commit}`. Made with:",

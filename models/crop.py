@@ -45,10 +45,11 @@ def crop_face(bgr: Image, box: Sequence[float], margin: float, size: int) -> Ima
         x0, x1 = (0, 1) if x1 == 0 else (width - 1, width)
     if y0 == y1:
         y0, y1 = (0, 1) if y1 == 0 else (height - 1, height)
-    inside = bgr[y0:y1, x0:x1]
+    inside: Image = bgr[y0:y1, x0:x1]
     pads = _pads(top, side, y0, y1) + _pads(left, side, x0, x1)
     if any(pads):
-        inside = cv2.copyMakeBorder(inside, *pads, borderType=cv2.BORDER_REPLICATE)
+        padded = cv2.copyMakeBorder(inside, *pads, borderType=cv2.BORDER_REPLICATE)
+        inside = np.asarray(padded, np.uint8)
     shrinking = inside.shape[0] > size
     interpolation = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(inside, (size, size), interpolation=interpolation), np.uint8)

@@ -30,7 +30,7 @@ _EDGES: dict[Wearing, tuple[tuple[float, float], tuple[float, float]]] = {
     "nose_tip_out": ((0.62, 0.70), (1.90, 2.12)),
     "nose_out": ((0.74, 0.92), (1.92, 2.20)),
     "below_mouth": ((1.32, 1.46), (2.02, 2.32)),
-    "chin": ((1.52, 1.74), (2.12, 2.55)),
+    "chin": ((1.42, 1.62), (2.08, 2.50)),
 }
 
 
@@ -138,6 +138,15 @@ def coverage(outline: Outline, pixels_per_unit: float) -> Floats:
     return np.asarray(soft, np.float32) / 255.0
 
 
+def sheet_pixels(pixels_per_unit: float) -> tuple[Floats, Floats]:
+    """The face coordinates (u, v) of every pixel of a sheet, each h x w."""
+    height, width = _sheet_shape(pixels_per_unit)
+    u = np.linspace(_U0, _U1, width, dtype=np.float32)
+    v = np.linspace(_V0, _V1, height, dtype=np.float32)
+    across, down = np.meshgrid(u, v)
+    return across, down
+
+
 def sheet_map(
     frame: FaceFrame, pixels_per_unit: float, region: tuple[int, int, int, int]
 ) -> tuple[Floats, Floats]:
@@ -158,9 +167,18 @@ def sheet_map(
 
 
 def blend_sheet(
-    bgr: Image, sheet: Floats, frame: FaceFrame, *, rng: np.random.Generator, opacity: float
+    bgr: Image,
+    sheet: Floats,
+    frame: FaceFrame,
+    *,
+    rng: np.random.Generator,
+    opacity: float,
+    relight: float = 1.0,
 ) -> Image:
-    """Warp a drawn sheet (h x w x 4: BGR 0..255 and opacity 0..1) onto the face and blend it."""
+    """Warp a drawn sheet (h x w x 4: BGR 0..255 and opacity 0..1) onto the face and blend it.
+
+    `relight` is how far the mask takes on the light of the face: 0 not at all, 1 wholly.
+    """
     pixels_per_unit = sheet.shape[1] / (_U1 - _U0)
     region = _region(frame, bgr.shape)
     x0, y0, x1, y1 = region
@@ -171,7 +189,7 @@ def blend_sheet(
     warped = cv2.remap(sheet, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     alpha = np.clip(warped[..., 3] * opacity, 0.0, 1.0)
     face = bgr[y0:y1, x0:x1].astype(np.float32)
-    mask = warped[..., :3] * _light(face, alpha)[..., None]
+    mask = warped[..., :3] * (_light(face, alpha) ** np.float32(relight))[..., None]
     mask += rng.normal(0.0, 2.0, alpha.shape).astype(np.float32)[..., None]
     shadow = cv2.GaussianBlur(alpha, (0, 0), max(0.7, 0.05 * frame.scale))
     face *= 1.0 - 0.28 * shadow[..., None]

@@ -1,0 +1,1 @@
+"""Training, evaluation and export of the mask classifier; the server never imports this package."""
