@@ -15,7 +15,7 @@ SHIPPED = Path(__file__).resolve().parent / "weights"
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A card and its verified files: safetensors for torch, an IR (.xml beside .bin) for OpenVINO."""
+    """A card and its verified files: safetensors for torch, .xml beside .bin for OpenVINO."""
 
     card: ModelCard
     torch_path: Path

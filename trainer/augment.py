@@ -35,10 +35,10 @@ def move(wide: Image, size: int, rng: Rng) -> Image:
     angle = float(np.clip(rng.normal(0, 8), -25, 25))
     scale = size / SIZE * float(rng.uniform(0.82, 1.18))
     centre = wide.shape[0] / 2
-    matrix = cv2.getRotationMatrix2D((centre, centre), angle, scale)
+    matrix = np.asarray(cv2.getRotationMatrix2D((centre, centre), angle, scale), np.float64)
     matrix[0] *= rng.uniform(0.92, 1.08)
-    matrix[:, 2] += size / 2 - matrix[:, :2] @ [centre, centre] - matrix[:, 2]
-    matrix[:, 2] += rng.uniform(-0.07, 0.07, 2) * size
+    shift = rng.uniform(-0.07, 0.07, 2) * size
+    matrix[:, 2] = size / 2 - matrix[:, :2] @ [centre, centre] + shift
     if rng.random() < 0.5:
         matrix[0] = [-matrix[0, 0], -matrix[0, 1], size - matrix[0, 2]]
     if size < 0.7 * SIZE:

@@ -16,8 +16,8 @@ class Shares:
     painted_with: float = 0.05
     folder_without: float = 0.24
     scene_without: float = 0.06
-    scene_incorrect: float = 0.06
-    painted_incorrect: float = 0.24
+    scene_incorrect: float = 0.045
+    painted_incorrect: float = 0.255
 
     def __post_init__(self) -> None:
         """Raise ConfigError unless the shares are a distribution."""
@@ -32,7 +32,7 @@ class TrainConfig:
 
     preset: str = "best"
     epochs: int = 20
-    small_epochs: int = 12
+    small_epochs: int = 13
     size: int = 112
     small_size: int = 80
     faces_per_epoch: int = 12_000

@@ -39,7 +39,7 @@ class DataError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Crops:
-    """Faces: `images` N x WIDE x WIDE x 3 (BGR, uint8), `labels` N, `width` N (pixels, as found)."""
+    """Faces: `images` N x WIDE x WIDE x 3 (BGR, uint8), `labels` N, `width` N (pixels)."""
 
     images: Image
     labels: NDArray[np.int64]
@@ -207,7 +207,7 @@ def hashes(images: Image) -> NDArray[np.uint64]:
 
 def distances(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.uint8]:
     """Differing bits between all hashes: N and M to N x M."""
-    return np.bitwise_count(a[:, None] ^ b[None, :])
+    return np.asarray(np.bitwise_count(a[:, None] ^ b[None, :]), np.uint8)
 
 
 def _thumbnail(path: Path) -> Image:

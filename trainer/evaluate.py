@@ -40,7 +40,9 @@ def openvino_predictor(xml: Path, batch: int = 64) -> Predict:
         parts = []
         for start in range(0, len(bgr), batch):
             rgb = bgr[start : start + batch, :, :, ::-1].astype(np.float32) / 255
-            blob = ((rgb - np.float32(MEAN)) / np.float32(STD)).transpose(0, 3, 1, 2)
+            blob = ((rgb - np.array(MEAN, np.float32)) / np.array(STD, np.float32)).transpose(
+                0, 3, 1, 2
+            )
             parts.append(np.asarray(compiled([np.ascontiguousarray(blob)])[0]))
         return np.concatenate(parts)
 

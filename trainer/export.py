@@ -30,8 +30,8 @@ from trainer.evaluate import (
 from trainer.sets import MEAN, STD, Held
 
 DATA = (
-    "Face Mask 12K Images Dataset (Kaggle, ashishjangra27; CC0): Train part for training, Validation "
-    "part for choosing, Test part measured once for information.",
+    "Face Mask 12K Images Dataset (Kaggle, ashishjangra27; CC0): Train part for training, "
+    "Validation part for choosing, Test part measured once for information.",
     "Face Mask Detection (Kaggle, andrewmvd; CC0): Pascal VOC street scenes, split by picture; "
     "faces of 12 px and wider.",
     "Masks painted by models/mask_painter.py, and masks lent from masked training faces, on the "

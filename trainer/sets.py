@@ -18,6 +18,7 @@ from trainer.data import (
     WITHOUT_MASK,
     Crops,
     DataError,
+    join,
     read_folder,
     read_scenes,
     scene_crops,
@@ -74,8 +75,10 @@ def paint_pools(
     pools: dict[str, Crops], painted: int, find: Finder, rng: np.random.Generator
 ) -> dict[str, Crops]:
     """Painted faces: three quarters of them wear the mask incorrectly."""
-    bare = mark(pools["folder_without"], find)
-    lenders = mark(pools["folder_with"], find)
+    # Faces from street scenes are few, yet they look like what the server sees: each counts thrice.
+    street = pools["scene_without"].where(pools["scene_without"].width >= 24)
+    bare = mark(join((pools["folder_without"], street, street, street)), find)
+    lenders = mark(join((pools["folder_with"], pools["scene_with"])), find)
     if not len(bare.crops):
         raise DataError("no landmarks were found on the faces without a mask: nothing to paint on")
     return {
@@ -85,7 +88,7 @@ def paint_pools(
 
 
 class Draws(IterableDataset[tuple[NDArray[np.uint8], int]]):
-    """One epoch of augmented faces, drawn by shares; the same seed and epoch give the same faces."""
+    """One epoch of augmented faces, drawn by shares; seed and epoch decide them."""
 
     def __init__(self, pools: dict[str, Crops], config: TrainConfig, epoch: int) -> None:
         self._pools, self._config, self._epoch = pools, config, epoch
@@ -108,7 +111,7 @@ class Draws(IterableDataset[tuple[NDArray[np.uint8], int]]):
 def draw(
     pools: dict[str, Crops], shares: Shares, config: TrainConfig, epoch: int
 ) -> list[tuple[str, int]]:
-    """The (source, index) pairs of one epoch, shuffled; every source is used up before it repeats."""
+    """The (source, index) pairs of one epoch, shuffled; a source is used up before it repeats."""
     rng = np.random.default_rng((config.seed, epoch))
     total = config.steps_per_epoch() * config.batch
     pairs: list[tuple[str, int]] = []

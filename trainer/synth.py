@@ -22,7 +22,7 @@ from models.mask_painter import (
     paint_mask,
     sheet_pixels,
 )
-from trainer.data import INCORRECT, SIZE, WIDE, WITH_MASK, Crops
+from trainer.data import INCORRECT, MARGIN, SIZE, WIDE, WITH_MASK, Crops
 
 Finder = Callable[[Image], NDArray[np.float32] | None]
 
@@ -62,14 +62,16 @@ def paint(
 ) -> Crops:
     """`count` painted faces, `wearings` drawn by their shares; label by the way of wearing."""
     shares = np.array([_WRONG.get(wearing, 1.0) for wearing in wearings])
-    images, labels, width = [], [], []
+    images: list[Image] = []
+    labels: list[int] = []
+    width: list[float] = []
     while len(images) < count:
         index = int(rng.integers(len(bare.crops)))
         wearing = wearings[int(rng.choice(len(wearings), p=shares / shares.sum()))]
         painted = _paint_one(bare, index, lenders, wearing, rng)
         if not _shows(painted, bare.crops.images[index]):
             continue
-        images.append(painted)
+        images.append(_as_found(painted, float(bare.crops.width[index])))
         labels.append(WITH_MASK if wearing == "correct" else INCORRECT)
         width.append(bare.crops.width[index])
     return Crops(np.stack(images), np.array(labels, np.int64), np.array(width, np.float32))
@@ -83,6 +85,15 @@ def paint_wrong(bare: Marked, lenders: Marked, count: int, rng: np.random.Genera
 def paint_right(bare: Marked, lenders: Marked, count: int, rng: np.random.Generator) -> Crops:
     """`count` faces that wear their mask as one should."""
     return paint(bare, lenders, count, ("correct",), rng)
+
+
+def _as_found(painted: Image, width: float) -> Image:
+    """The crop as sharp as the face was: a sharp mask on a blurred face would give itself away."""
+    pixels = round(1.2 * width * (1 + MARGIN) * WIDE / SIZE)
+    if pixels >= WIDE:
+        return painted
+    few = cv2.resize(painted, (pixels, pixels), interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(few, (WIDE, WIDE), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _shows(painted: Image, bare: Image) -> bool:

@@ -29,9 +29,9 @@ def train(pools: dict[str, Crops], held: Held, config: TrainConfig, checkpoint: 
     torch.manual_seed(config.seed)
     torch.set_num_threads(config.threads)
     network = build_network().to(memory_format=torch.channels_last)
-    average = AveragedModel(
-        network, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True
-    )
+    follow_statistics(network)
+    averaging = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
+    average = AveragedModel(network, multi_avg_fn=averaging, use_buffers=True)
     loss_of = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
     optimiser = AdamW(parameter_groups(network, config.weight_decay), lr=config.learning_rate)
     steps = config.epochs * config.steps_per_epoch()
@@ -54,6 +54,13 @@ def train(pools: dict[str, Crops], held: Held, config: TrainConfig, checkpoint: 
         checks = validation_line(average.module, held, config.size_at(epoch))
         print(f"epoch {epoch + 1:2} loss {total / seen:.4f} {checks} {rate:.0f}/s", flush=True)
     return average.module.eval()
+
+
+def follow_statistics(network: nn.Module, momentum: float = 0.1) -> None:
+    """Let normalisation follow its batches; torchvision's 0.01 is meant for far longer runs."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = momentum
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:

@@ -1,0 +1,72 @@
+"""Painted masks: on the lower face, worn as asked, the same for the same chance."""
+
+import numpy as np
+import pytest
+
+from models.mask_painter import STYLES, WEARINGS, face_frame, mask_outline, paint_mask
+
+# A frontal face, 100 px between the eyes, in a picture of 400 x 400.
+LANDMARKS = np.array([[150, 130], [250, 130], [200, 187], [158, 246], [242, 246]], np.float32)
+FACE = np.full((400, 400, 3), (120, 150, 200), np.uint8)
+
+
+def changed(wearing, style="surgical", seed=0, landmarks=LANDMARKS):
+    painted = paint_mask(
+        FACE, landmarks, wearing=wearing, style=style, rng=np.random.default_rng(seed)
+    )
+    return np.abs(painted.astype(int) - FACE).max(axis=2) > 25
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("wearing", WEARINGS)
+def test_a_mask_covers_what_its_way_of_wearing_says(wearing, style):
+    for seed in range(3):
+        painted = changed(wearing, style, seed)
+        assert not painted[:120].any(), "the eyes stay free"
+        nose_tip = painted[183:190, 195:205].mean()
+        mouth = painted[242:250, 190:210].mean()
+        assert (nose_tip > 0.5) == (wearing == "correct")
+        assert (mouth > 0.5) == (wearing in ("correct", "nose_tip_out", "nose_out"))
+        assert painted.mean() > 0.01
+
+
+def test_the_same_chance_gives_the_same_picture_and_another_another():
+    def paint(seed):
+        rng = np.random.default_rng(seed)
+        return paint_mask(FACE, LANDMARKS, wearing="nose_out", style="patterned", rng=rng)
+
+    np.testing.assert_array_equal(paint(4), paint(4))
+    assert (paint(4) != paint(5)).any()
+
+
+def test_the_input_is_left_alone_and_opacity_nought_paints_no_cloth():
+    before = FACE.copy()
+    rng = np.random.default_rng(0)
+    out = paint_mask(FACE, LANDMARKS, wearing="correct", style="dark", rng=rng, opacity=0.0)
+    np.testing.assert_array_equal(FACE, before)
+    np.testing.assert_array_equal(out, FACE)
+
+
+def test_the_mask_follows_a_turned_and_moved_face():
+    turn = np.array([[0.9, -0.2], [0.2, 0.9]])
+    moved = (LANDMARKS - 200) @ turn.T * 0.6 + [120, 260]
+    rows, columns = np.nonzero(changed("correct", landmarks=moved))
+    mouth = moved[3:].mean(axis=0)
+    assert abs(columns.mean() - mouth[0]) < 25
+    assert abs(rows.mean() - mouth[1]) < 40
+
+
+def test_a_face_outside_the_picture_is_no_error():
+    assert not changed("correct", landmarks=LANDMARKS + 5000).any()
+
+
+def test_unknown_names_and_degenerate_landmarks_are_refused():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="unknown mask style"):
+        paint_mask(FACE, LANDMARKS, wearing="correct", style="lace", rng=rng)
+    with pytest.raises(ValueError, match="unknown way of wearing"):
+        mask_outline("sideways", rng)
+    with pytest.raises(ValueError, match="landmarks"):
+        face_frame(np.zeros((5, 2)))
+    with pytest.raises(ValueError, match="5 x 2"):
+        face_frame(np.zeros((4, 2)))
