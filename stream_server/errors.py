@@ -16,7 +16,8 @@ MaskstreamError
 │   ├── StreamExists
 │   ├── StreamBusy           somebody publishes to it already
 │   └── TooManyStreams       also too many viewers of one stream
-└── NegotiationError         an SDP or ICE body that cannot be answered
+└── NegotiationError         an SDP offer that cannot be answered
+    └── MalformedBody        not SDP, or not a trickle-ICE fragment, at all
 """
 
 
@@ -93,4 +94,8 @@ class TooManyStreams(StreamError):
 
 
 class NegotiationError(MaskstreamError):
-    """An SDP or ICE body that cannot be answered; the message says what is missing."""
+    """An SDP offer that cannot be answered; the message says what is missing."""
+
+
+class MalformedBody(NegotiationError):
+    """Not SDP, or not a trickle-ICE fragment, at all."""

@@ -75,11 +75,11 @@ class Picture:
         return cls(cv2.cvtColor(bgr, cv2.COLOR_BGR2YUV_I420))
 
     def bgr(self) -> Pixels:
-        """The whole picture as (height, width, 3) BGR. As dear as a decode: off the hot path only."""
+        """The whole picture as (height, width, 3) BGR; as dear as a decode."""
         return cv2.cvtColor(self.i420, cv2.COLOR_YUV2BGR_I420)
 
     def scaled_bgr(self, width: int, height: int) -> Pixels:
-        """The picture scaled to (height, width, 3) BGR; sides must be even. Scales before it converts."""
+        """The picture scaled to (height, width, 3) BGR; both sides must be even."""
         if (width, height) == (self.width, self.height):
             return self.bgr()
         scaled = np.empty((height * 3 // 2, width), np.uint8)

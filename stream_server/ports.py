@@ -17,7 +17,7 @@ class PictureSink(Protocol):
     def __call__(
         self, picture: Picture, *, captured: float, media_time: float | None = None
     ) -> None:
-        """`captured`: time.monotonic() when the encoded frame had arrived; `media_time`: seconds."""
+        """`captured`: monotonic seconds when the encoded frame had arrived; times in seconds."""
 
 
 class FrameSource(Protocol):

@@ -68,7 +68,7 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
-        self._runtime = Info("maskstream_runtime", "The inference runtime in use", registry=registry)
+        self._runtime = Info("maskstream_runtime", "The inference runtime", registry=registry)
         Info("maskstream_build", "What is running", registry=registry).info(
             {"version": package_version(), "python": platform.python_version()}
         )

@@ -1,0 +1,75 @@
+"""From a picture to judged faces: detect, crop, classify in the shared batch, decide."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor
+
+import numpy as np
+import numpy.typing as npt
+
+from models.card import ModelCard
+from stream_server.classify.batcher import Batcher
+from stream_server.classify.crops import crops
+from stream_server.frames import Face, FaceBox, Picture, Pixels, Verdict
+from stream_server.ports import FaceDetector
+from stream_server.telemetry.metrics import Metrics
+
+
+def judge(
+    box: FaceBox,
+    probabilities: npt.NDArray[np.float32],
+    labels: Sequence[str],
+    uncertain_below: float,
+) -> Face:
+    """The verdict on one face: its likeliest label, or `uncertain` below the card's threshold."""
+    best = int(probabilities.argmax())
+    confidence = float(probabilities[best])
+    verdict = Verdict(labels[best]) if confidence >= uncertain_below else Verdict.UNCERTAIN
+    return Face(box, verdict, confidence, tuple(float(p) for p in probabilities))
+
+
+class Analyser:
+    """Finds and judges the faces of a picture. One for all streams; safe for concurrent calls."""
+
+    def __init__(
+        self,
+        detector: FaceDetector,
+        batcher: Batcher,
+        card: ModelCard,
+        *,
+        uncertain_below: float,
+        workers: Executor,
+        metrics: Metrics,
+    ) -> None:
+        self._detector = detector
+        self._batcher = batcher
+        self._card = card
+        self._uncertain_below = uncertain_below
+        self._workers = workers
+        self._metrics = metrics
+
+    async def analyse(self, picture: Picture) -> tuple[Face, ...]:
+        """Judged faces, best detection first. Raises `Overloaded` if the batcher shed the crops."""
+        loop = asyncio.get_running_loop()
+        boxes, faces = await loop.run_in_executor(self._workers, self._find, picture)
+        if not boxes:
+            return ()
+        started = time.perf_counter()
+        probabilities = await self._batcher.classify(faces)
+        self._metrics.stage_seconds("classify", time.perf_counter() - started)
+        return tuple(
+            judge(box, row, self._card.labels, self._uncertain_below)
+            for box, row in zip(boxes, probabilities, strict=True)
+        )
+
+    def _find(self, picture: Picture) -> tuple[list[FaceBox], list[Pixels]]:
+        started = time.perf_counter()
+        boxes = self._detector.detect(picture)
+        detected = time.perf_counter()
+        faces = crops(picture, boxes, self._card.crop_margin, self._card.input_size)
+        self._metrics.stage_seconds("detect", detected - started)
+        self._metrics.stage_seconds("crop", time.perf_counter() - detected)
+        return boxes, faces

@@ -1,0 +1,102 @@
+"""Video encoders for live viewing: no B-frames, no look-ahead, key frames on demand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+import av
+from av.video.frame import PictureType
+
+from stream_server.frames import Picture
+
+Codec = Literal["h264", "vp8"]
+
+CLOCK = 90_000
+TIME_BASE = Fraction(1, CLOCK)
+NOMINAL_RATE = 30
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeOptions:
+    """How the annotated stream is encoded.
+
+    `bits_per_pixel` bounds the rate: 0.1 at 1280x720 and 30 frames/s is 2.8 Mb/s. `crf` is
+    x264's quality below that bound. `keyframe_seconds` is the longest time between key frames
+    when nobody asks for one.
+    """
+
+    crf: int = 24
+    bits_per_pixel: float = 0.1
+    keyframe_seconds: float = 4.0
+
+    def max_bitrate(self, width: int, height: int) -> int:
+        """Bits per second for a picture size, at least 400 kb/s."""
+        return max(400_000, int(self.bits_per_pixel * width * height * NOMINAL_RATE))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedFrame:
+    """One encoded frame, the same object for every viewer. Annex-B for H.264."""
+
+    packet: av.Packet
+    keyframe: bool
+    captured: float
+
+
+class VideoEncoder:
+    """Encodes pictures of any size; a change of size starts a new sequence. Not thread-safe."""
+
+    def __init__(self, codec: Codec, options: EncodeOptions) -> None:
+        self._codec: Codec = codec
+        self._options = options
+        self._context: av.VideoCodecContext | None = None
+        self._last_pts = -1
+
+    def encode(self, picture: Picture, captured: float, *, keyframe: bool) -> list[EncodedFrame]:
+        """`captured` (monotonic seconds) becomes the presentation time stamp."""
+        context = self._context
+        if context is None or (context.width, context.height) != (picture.width, picture.height):
+            context = self._context = self._open(picture.width, picture.height)
+            keyframe = True
+        frame = av.VideoFrame.from_ndarray(picture.i420, format="yuv420p")
+        self._last_pts = max(self._last_pts + 1, int(captured * CLOCK))
+        frame.pts = self._last_pts
+        frame.time_base = TIME_BASE
+        frame.pict_type = PictureType.I if keyframe else PictureType.NONE
+        return [
+            EncodedFrame(packet, packet.is_keyframe, captured) for packet in context.encode(frame)
+        ]
+
+    def _open(self, width: int, height: int) -> av.VideoCodecContext:
+        name = {"h264": "libx264", "vp8": "libvpx"}[self._codec]
+        context = av.CodecContext.create(name, "w")
+        assert isinstance(context, av.VideoCodecContext)
+        context.width, context.height = width, height
+        context.pix_fmt = "yuv420p"
+        context.time_base = TIME_BASE
+        context.framerate = Fraction(NOMINAL_RATE)
+        context.thread_count = 1
+        context.gop_size = max(1, round(self._options.keyframe_seconds * NOMINAL_RATE))
+        context.max_b_frames = 0
+        bitrate = self._options.max_bitrate(width, height)
+        if self._codec == "h264":
+            context.profile = "Constrained Baseline"
+            context.options = {
+                "preset": "ultrafast",
+                "tune": "zerolatency",
+                "forced-idr": "1",
+                "crf": str(self._options.crf),
+                "maxrate": str(bitrate),
+                "bufsize": str(bitrate),
+            }
+        else:
+            context.bit_rate = bitrate
+            context.options = {
+                "deadline": "realtime",
+                "cpu-used": "8",
+                "lag-in-frames": "0",
+                "error-resilient": "default",
+            }
+        return context

@@ -1,0 +1,252 @@
+"""All that is private in aiortc 1.16 and touched here; tests/contract/test_aiortc.py guards it.
+
+Why: aiortc's receive queues are unbounded, so latency grows without limit under load; its jitter
+buffer holds each frame until the next one begins, and an unrecovered loss stalls it for hundreds
+of packets; a key-frame request does nothing for tracks that carry encoded packets; and ICE cannot
+be restarted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from aioice import Connection
+from aiortc import RTCIceTransport, RTCRtpReceiver, RTCRtpSender
+from aiortc.jitterbuffer import JitterBuffer, JitterFrame
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
+from aiortc.rtp import RtpPacket
+from av.frame import Frame
+
+DropCounter = Callable[[str, int], None]
+
+# About a quarter of a second at 30 frames/s: a decoder further behind than this never catches up.
+DECODE_BACKLOG = 8
+# A retransmission over the Internet takes up to about 200 ms; waiting longer only adds delay.
+LOSS_PATIENCE = 0.25
+JITTER_CAPACITY = 1024
+ARRIVALS_KEPT = 256
+
+
+class NewestFrameQueue(asyncio.Queue[Frame | None]):
+    """A receive queue of one decoded frame: a new one displaces one that was not taken."""
+
+    def __init__(self, on_drop: DropCounter) -> None:
+        super().__init__()
+        self._on_drop = on_drop
+
+    async def put(self, item: Frame | None) -> None:
+        """Never waits. None (end of track) is kept behind the last frame."""
+        if item is not None:
+            while not self.empty():
+                waiting = self.get_nowait()
+                if waiting is None:  # the track has ended: nothing may come after
+                    self.put_nowait(None)
+                    return
+                self._on_drop("superseded", 1)
+        self.put_nowait(item)
+
+
+class BoundedDecodeQueue(queue.Queue[Any]):
+    """The decoder thread's input: over the backlog it skips to the next key frame and asks for it.
+
+    Remembers when each encoded frame arrived, by its RTP time stamp.
+    """
+
+    def __init__(self, on_drop: DropCounter, ask_keyframe: Callable[[], None]) -> None:
+        super().__init__()
+        self._on_drop = on_drop
+        self._ask_keyframe = ask_keyframe
+        self._skipping = False
+        self._asked_at = 0.0
+        self._arrivals: OrderedDict[int, float] = OrderedDict()
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Called on the event loop; never blocks. None stops the decoder, ahead of what waits."""
+        if item is None:
+            self._clear()
+            super().put(None)
+            return
+        codec, frame = item
+        if self.qsize() >= DECODE_BACKLOG:
+            self._on_drop("decoder_behind", self._clear())
+            self._skipping = True
+        if self._skipping and not self._resume_at(codec, frame):
+            self._on_drop("decoder_behind", 1)
+            return
+        self._arrivals[frame.timestamp] = time.monotonic()
+        while len(self._arrivals) > ARRIVALS_KEPT:
+            self._arrivals.popitem(last=False)
+        super().put(item)
+
+    def arrival(self, pts: int) -> float:
+        """Monotonic seconds when the encoded frame with this time stamp was complete."""
+        return self._arrivals.pop(pts, None) or time.monotonic()
+
+    def _resume_at(self, codec: RTCRtpCodecParameters, frame: JitterFrame) -> bool:
+        if is_keyframe(codec.name, frame.data):
+            self._skipping = False
+            return True
+        now = time.monotonic()
+        if now - self._asked_at > 0.5:
+            self._asked_at = now
+            self._ask_keyframe()
+        return False
+
+    def _clear(self) -> int:
+        dropped = 0
+        while True:
+            try:
+                self.get_nowait()
+            except queue.Empty:
+                return dropped
+            dropped += 1
+
+
+class LiveJitterBuffer(JitterBuffer):
+    """Gives a frame on its last packet (RTP marker) and gives up on a lost packet after a while."""
+
+    def __init__(self, on_drop: DropCounter) -> None:
+        super().__init__(capacity=JITTER_CAPACITY, is_video=True)
+        self._on_drop = on_drop
+        self._gap_since: float | None = None
+
+    def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
+        """(whether to ask for a key frame, a complete encoded frame or None)."""
+        ask_keyframe, frame = super().add(packet)
+        if frame is not None or not self._gap():
+            self._gap_since = None
+            return ask_keyframe, frame
+        now = time.monotonic()
+        if self._gap_since is None:
+            self._gap_since = now
+        elif now - self._gap_since > LOSS_PATIENCE:
+            self._gap_since = None
+            self._on_drop("packet_loss", 1)
+            self.smart_remove(self._first_held())
+            return True, self._remove_frame(packet.sequence_number)
+        return ask_keyframe, None
+
+    def _gap(self) -> bool:
+        """Whether packets wait behind a missing one."""
+        missing = False
+        for offset in range(self._capacity):
+            held = self._packets[(self._origin + offset) % self._capacity] is not None
+            if missing and held:
+                return True
+            missing = missing or not held
+            if missing and offset > 64:
+                return False
+        return False
+
+    def _first_held(self) -> int:
+        missing = False
+        for offset in range(self._capacity):
+            held = self._packets[(self._origin + offset) % self._capacity] is not None
+            if missing and held:
+                return offset
+            missing = missing or not held
+        return 0
+
+    def _remove_frame(self, sequence_number: int) -> JitterFrame | None:
+        packets: list[RtpPacket] = []
+        for offset in range(self._capacity):
+            packet = self._packets[(self._origin + offset) % self._capacity]
+            if packet is None:
+                return None
+            if packets and packet.timestamp != packets[0].timestamp:
+                return self._take(packets)
+            packets.append(packet)
+            if packet.marker:
+                return self._take(packets)
+        return None
+
+    def _take(self, packets: list[RtpPacket]) -> JitterFrame:
+        self.remove(len(packets))
+        return JitterFrame(
+            data=b"".join(packet._data for packet in packets),
+            timestamp=packets[0].timestamp,
+        )
+
+
+def is_keyframe(codec: str, data: bytes) -> bool:
+    """Whether an encoded frame can be decoded without those before it (H.264 Annex-B or VP8)."""
+    if codec.upper() == "VP8":
+        return bool(data) and not data[0] & 1
+    start = data.find(b"\x00\x00\x01")
+    while 0 <= start < len(data) - 3:
+        if data[start + 3] & 0x1F in (5, 7):  # IDR slice, sequence parameter set
+            return True
+        start = data.find(b"\x00\x00\x01", start + 3)
+    return False
+
+
+def bound_receiver(receiver: RTCRtpReceiver, on_drop: DropCounter) -> Callable[[int], float]:
+    """Bound every queue of a video receiver. Call between setRemote- and setLocalDescription.
+
+    Returns a function from a decoded frame's pts to its arrival in monotonic seconds.
+    """
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def ask_keyframe() -> None:
+        for ssrc in receiver._RTCRtpReceiver__remote_streams:  # type: ignore[attr-defined]
+            task = loop.create_task(receiver._send_rtcp_pli(ssrc))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    decode_queue = BoundedDecodeQueue(on_drop, ask_keyframe)
+    receiver._RTCRtpReceiver__decoder_queue = decode_queue  # type: ignore[attr-defined]
+    receiver._RTCRtpReceiver__jitter_buffer = LiveJitterBuffer(on_drop)  # type: ignore[attr-defined]
+    receiver._track._queue = NewestFrameQueue(on_drop)  # type: ignore[union-attr]
+    return decode_queue.arrival
+
+
+def on_keyframe_request(sender: RTCRtpSender, ask: Callable[[], None]) -> None:
+    """Route a viewer's PLI and FIR to `ask` instead of to aiortc's own encoder."""
+    sender._send_keyframe = ask  # type: ignore[method-assign]
+
+
+def survive_ice_restart(ice: RTCIceTransport) -> None:
+    """Let the DTLS session read from whichever ICE connection is current. Call before it starts."""
+
+    async def receive() -> bytes:
+        while True:
+            connection = ice._connection
+            try:
+                data: bytes = await connection.recv()
+            except ConnectionError:
+                if ice._connection is connection:
+                    raise
+            else:
+                return data
+
+    ice._recv = receive  # type: ignore[method-assign]
+
+
+async def restart_ice(ice: RTCIceTransport, connection: Connection) -> None:
+    """Replace the ICE connection under a DTLS session that goes on (RFC 8445, section 9).
+
+    `connection` has its local candidates and the remote credentials; returns when it is connected
+    and has taken over, or, closed again, when it could not be: then the old one stays.
+    """
+    try:
+        await connection.connect()
+    except ConnectionError:
+        await connection.close()
+        return
+    except asyncio.CancelledError:
+        await connection.close()
+        raise
+    previous, ice._connection = ice._connection, connection
+    ice._send = connection.send  # type: ignore[method-assign]
+    # The monitor of the old connection would take its closing for a failure of the transport.
+    ice._RTCIceTransport__monitor_task.cancel()  # type: ignore[attr-defined]
+    ice._RTCIceTransport__monitor_task = asyncio.ensure_future(  # type: ignore[attr-defined]
+        ice._monitor()
+    )
+    await previous.close()

@@ -1,0 +1,60 @@
+"""WHIP (RFC 9725): a browser or an encoder publishes its camera."""
+
+from __future__ import annotations
+
+from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpTransceiver
+from fastapi import APIRouter, Request, Response
+
+from stream_server.ingest.webrtc import WebRtcSource
+from stream_server.rtc.internals import bound_receiver
+from stream_server.rtc.peer import Peer
+from stream_server.rtc.sdp import Offer, read_offer
+from stream_server.streams import StreamHub
+from stream_server.telemetry.metrics import Metrics
+from stream_server.web.signalling import SDP, Sessions, created, read_body, session_routes
+
+
+def whip_routes(
+    hub: StreamHub, sessions: Sessions, metrics: Metrics, *, allow_new: bool
+) -> APIRouter:
+    """POST /whip/{stream} and the routes of its sessions."""
+    router = session_routes("whip", sessions)
+
+    @router.post("/whip/{stream}")
+    async def publish(stream: str, request: Request) -> Response:
+        body = await read_body(request, SDP)
+        if isinstance(body, Response):
+            return body
+        hub.check_free(stream, allow_new=allow_new)
+        offer = read_offer(body, role="publish")
+        peer = sessions.open()
+        source, answer = await accept(peer, offer, stream, metrics)
+        try:
+            hub.publish(stream, source, allow_new=allow_new)
+        except BaseException:
+            await peer.close()
+            raise
+        sessions.keep(stream, peer)
+        return created("whip", stream, peer, answer, sessions)
+
+    return router
+
+
+async def accept(
+    peer: Peer, offer: Offer, stream: str, metrics: Metrics
+) -> tuple[WebRtcSource, str]:
+    """Answer a publisher; returns its camera as a source, and the answer's SDP."""
+    sources: list[WebRtcSource] = []
+
+    def count_drop(reason: str, count: int) -> None:
+        metrics.stream(stream).dropped("receive", reason, count)
+
+    def prepare(connection: RTCPeerConnection, video: RTCRtpTransceiver) -> None:
+        video.direction = "recvonly"
+        arrival = bound_receiver(video.receiver, count_drop)
+        track = video.receiver.track
+        assert isinstance(track, MediaStreamTrack)
+        sources.append(WebRtcSource(track, arrival, peer.spawn_close))
+
+    answer = await peer.answer(offer, prepare)
+    return sources[0], answer
