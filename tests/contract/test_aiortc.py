@@ -1,0 +1,218 @@
+"""Guards every private attribute of aiortc that stream_server/rtc/internals.py touches.
+
+If aiortc is upgraded and one of these fails, read internals.py before touching the pin.
+"""
+
+import asyncio
+import fractions
+import random
+import time
+
+import av
+import numpy as np
+import pytest
+from aiortc import RTCPeerConnection, RTCSessionDescription, VideoStreamTrack
+from aiortc.jitterbuffer import JitterFrame
+from aiortc.rtcrtpparameters import RTCRtpCodecParameters
+from aiortc.rtp import RtpPacket
+
+from stream_server.frames import Picture
+from stream_server.publish.encode import EncodeOptions, VideoEncoder
+from stream_server.rtc.internals import (
+    DECODE_BACKLOG,
+    LOSS_PATIENCE,
+    BoundedDecodeQueue,
+    LiveJitterBuffer,
+    NewestFrameQueue,
+    bound_receiver,
+    is_keyframe,
+    on_keyframe_request,
+)
+
+H264 = RTCRtpCodecParameters(mimeType="video/H264", clockRate=90000, payloadType=97)
+VP8 = RTCRtpCodecParameters(mimeType="video/VP8", clockRate=90000, payloadType=98)
+
+
+def packet(sequence: int, timestamp: int, *, marker: bool, data: bytes = b"x") -> RtpPacket:
+    made = RtpPacket(sequence_number=sequence & 0xFFFF, timestamp=timestamp, marker=int(marker))
+    made._data = data
+    return made
+
+
+def noise(seed: int, width: int = 64, height: int = 48) -> Picture:
+    pixels = np.random.default_rng(seed).integers(0, 255, (height * 3 // 2, width), np.uint8)
+    return Picture(pixels)
+
+
+class Drops:
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+
+    def __call__(self, reason: str, count: int) -> None:
+        self.counts[reason] = self.counts.get(reason, 0) + count
+
+
+def test_a_frame_is_given_on_its_marker_not_on_the_next_frame() -> None:
+    buffer = LiveJitterBuffer(Drops())
+    assert buffer.add(packet(10, 0, marker=False, data=b"a")) == (False, None)
+    ask, frame = buffer.add(packet(11, 0, marker=True, data=b"b"))
+    assert not ask
+    assert frame is not None
+    assert frame.data == b"ab"
+
+
+def test_reordered_packets_make_whole_frames_in_order() -> None:
+    order = list(range(60))
+    rng = random.Random(4)
+    for start in range(0, 60, 6):
+        chunk = order[start : start + 6]
+        rng.shuffle(chunk)
+        order[start : start + 6] = chunk
+    order.remove(0)
+    order.insert(0, 0)  # the first packet sets the origin
+    buffer = LiveJitterBuffer(Drops())
+    frames = []
+    for number in order:
+        sequence = 65530 + number  # wraps round
+        _, frame = buffer.add(
+            packet(sequence, number // 3, marker=number % 3 == 2, data=bytes([number]))
+        )
+        if frame is not None:
+            frames.append((frame.timestamp, frame.data))
+    for number in range(60, 100):  # what was held back comes out with the packets that follow
+        _, frame = buffer.add(
+            packet(65530 + number, number // 3, marker=number % 3 == 2, data=bytes([number]))
+        )
+        if frame is not None:
+            frames.append((frame.timestamp, frame.data))
+    assert frames[:20] == [(n, bytes([3 * n, 3 * n + 1, 3 * n + 2])) for n in range(20)]
+
+
+def test_a_lost_packet_stalls_no_longer_than_the_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    drops = Drops()
+    buffer = LiveJitterBuffer(drops)
+    buffer.add(packet(0, 0, marker=True))
+    # Packet 1 is lost; frames 2, 3, ... wait behind it, then the wait ends with a key frame asked.
+    delivered, asked = [], False
+    for number in range(2, 40):
+        ask, frame = buffer.add(packet(number, number, marker=True))
+        asked = asked or ask
+        if frame is not None:
+            delivered.append((frame.timestamp, now[0]))
+        now[0] += 1 / 30
+    assert asked
+    assert drops.counts == {"packet_loss": 1}
+    assert delivered[0][0] == 2
+    assert delivered[0][1] - 100.0 <= LOSS_PATIENCE + 2 / 30
+    assert [timestamp for timestamp, _ in delivered] == list(range(2, 2 + len(delivered)))
+
+
+async def test_newest_decoded_frame_wins_and_the_end_is_kept() -> None:
+    drops = Drops()
+    frames: NewestFrameQueue = NewestFrameQueue(drops)
+    made = [av.VideoFrame(16, 16, "yuv420p") for _ in range(5)]
+    for frame in made:
+        await frames.put(frame)
+    assert frames.qsize() == 1
+    await frames.put(None)
+    assert await frames.get() is made[-1]
+    assert await frames.get() is None
+    assert drops.counts == {"superseded": 4}
+
+
+@pytest.mark.parametrize("codec", [H264, VP8], ids=["h264", "vp8"])
+def test_a_decoder_that_falls_behind_resumes_at_a_key_frame(codec: RTCRtpCodecParameters) -> None:
+    encoder = VideoEncoder("h264" if codec is H264 else "vp8", EncodeOptions())
+    asked, drops = [], Drops()
+    waiting = BoundedDecodeQueue(drops, lambda: asked.append(True))
+    timestamp = 0
+
+    def send(*, keyframe: bool) -> None:
+        nonlocal timestamp
+        for encoded in encoder.encode(noise(timestamp), timestamp / 30, keyframe=keyframe):
+            assert is_keyframe(codec.name, bytes(encoded.packet)) == encoded.keyframe
+            waiting.put((codec, JitterFrame(data=bytes(encoded.packet), timestamp=timestamp)))
+            timestamp += 1
+
+    for number in range(DECODE_BACKLOG + 4):  # nobody takes any
+        send(keyframe=number == 0)
+    assert waiting.qsize() == 0
+    assert asked
+    assert drops.counts["decoder_behind"] == DECODE_BACKLOG + 4
+    send(keyframe=True)
+    send(keyframe=False)
+    assert waiting.qsize() == 2
+    assert waiting.get()[1].timestamp == DECODE_BACKLOG + 4
+
+
+def test_stopping_the_decoder_does_not_wait_for_the_backlog() -> None:
+    waiting = BoundedDecodeQueue(Drops(), lambda: None)
+    for timestamp in range(3):
+        waiting.put((VP8, JitterFrame(data=b"\x00", timestamp=timestamp)))
+    waiting.put(None)
+    assert waiting.get() is None
+
+
+async def connect(
+    receiver_side: RTCPeerConnection, sender_side: RTCPeerConnection, track: VideoStreamTrack
+) -> tuple[Drops, object]:
+    sender = sender_side.addTrack(track)
+    offer = await sender_side.createOffer()
+    await sender_side.setLocalDescription(offer)
+    await receiver_side.setRemoteDescription(
+        RTCSessionDescription(sender_side.localDescription.sdp, "offer")
+    )
+    drops = Drops()
+    arrival = bound_receiver(receiver_side.getReceivers()[0], drops)
+    answer = await receiver_side.createAnswer()
+    await receiver_side.setLocalDescription(answer)
+    await sender_side.setRemoteDescription(
+        RTCSessionDescription(receiver_side.localDescription.sdp, "answer")
+    )
+    return drops, (arrival, sender)
+
+
+class Ticking(VideoStreamTrack):
+    """Thirty frames a second."""
+
+
+async def test_a_real_peer_through_the_bounded_receiver() -> None:
+    """Frames arrive with their arrival times; one that is never read costs one frame of memory."""
+    here, there = RTCPeerConnection(), RTCPeerConnection()
+    try:
+        drops, (arrival, sender) = await connect(here, there, Ticking())
+        track = here.getReceivers()[0].track
+        frame = await asyncio.wait_for(track.recv(), 15)
+        assert 0 <= time.monotonic() - arrival(frame.pts) < 2
+        await asyncio.sleep(1.0)  # nobody reads
+        assert track._queue.qsize() <= 1
+        assert drops.counts.get("superseded", 0) >= 10
+        asked: list[bool] = []
+        on_keyframe_request(sender, lambda: asked.append(True))
+        receiver = here.getReceivers()[0]
+        for ssrc in receiver._RTCRtpReceiver__remote_streams:
+            await receiver._send_rtcp_pli(ssrc)
+        for _ in range(50):
+            if asked:
+                break
+            await asyncio.sleep(0.05)
+        assert asked
+    finally:
+        started = time.monotonic()
+        await here.close()
+        await there.close()
+        assert time.monotonic() - started < 3
+
+
+def test_packets_pass_through_the_sender_unencoded() -> None:
+    """aiortc's sender packs an av.Packet as it is: the base of encoding once for all viewers."""
+    from aiortc.codecs import get_encoder
+
+    encoder = VideoEncoder("h264", EncodeOptions())
+    encoded = encoder.encode(noise(1), 1.0, keyframe=True)[0]
+    payloads, timestamp = get_encoder(H264).pack(encoded.packet)
+    assert timestamp == 90_000
+    assert sum(map(len, payloads)) > 0
+    assert encoded.packet.time_base == fractions.Fraction(1, 90_000)
