@@ -18,12 +18,10 @@ from stream_server.web.models import FrameResult
 from stream_server.web.signalling import SDP, Sessions, created, read_body, session_routes
 
 
-def whep_routes(
-    hub: StreamHub, sessions: Sessions, metrics: Metrics, labels: tuple[str, ...]
-) -> APIRouter:
+def whep_routes(hub: StreamHub, sessions: Sessions, metrics: Metrics) -> APIRouter:
     """POST /whep/{stream} and the routes of its sessions."""
     router = session_routes("whep", sessions)
-    encode = encode_once(labels)
+    encode = encode_once()
 
     @router.post("/whep/{stream}")
     async def view(stream: str, request: Request) -> Response:
@@ -93,14 +91,14 @@ async def serve(
     return answer
 
 
-def encode_once(labels: tuple[str, ...]) -> Callable[[Analysis], str]:
+def encode_once() -> Callable[[Analysis], str]:
     """JSON of an analysis, made once however many viewers are told of it."""
     last: tuple[Analysis, str] | None = None
 
     def encode(analysis: Analysis) -> str:
         nonlocal last
         if last is None or last[0] is not analysis:
-            last = analysis, FrameResult.from_analysis(analysis, labels).model_dump_json()
+            last = analysis, FrameResult.from_analysis(analysis).model_dump_json()
         return last[1]
 
     return encode

@@ -1,0 +1,164 @@
+import asyncio
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from stream_server.errors import TooManyStreams
+from stream_server.flow.latest import Closed
+from stream_server.frames import Picture
+from stream_server.publish.encode import Codec, EncodeOptions
+from stream_server.publish.publisher import VIEWER_QUEUE, Publisher, VideoSubscription
+from stream_server.telemetry.metrics import Metrics, StreamMetrics
+
+
+@pytest.fixture
+def metrics() -> StreamMetrics:
+    return Metrics().stream("cam")
+
+
+@pytest.fixture
+def publisher(metrics: StreamMetrics) -> Publisher:
+    return Publisher(metrics, options=EncodeOptions(), jpeg_quality=80, max_viewers=12)
+
+
+def picture(number: int, width: int = 320, height: int = 240) -> Picture:
+    """Grey, with a bright square that moves, so that a decoded frame can be told from others."""
+    bgr = np.full((height, width, 3), 90, np.uint8)
+    left = (number * 8) % (width - 40)
+    bgr[100:140, left : left + 40] = 250
+    return Picture.from_bgr(bgr)
+
+
+def show(publisher: Publisher, first: int, count: int = 1) -> None:
+    for number in range(first, first + count):
+        publisher.deliver(publisher.encode(picture(number), number / 30))
+
+
+async def take(viewer: VideoSubscription, count: int) -> list[av.Packet]:
+    return [(await asyncio.wait_for(viewer.next(), 1)).packet for _ in range(count)]
+
+
+def encodes(metrics: StreamMetrics, codec: str) -> float:
+    return metrics._metrics.encodes.labels("cam", codec)._value.get()
+
+
+async def test_ten_viewers_cost_one_encode(publisher: Publisher, metrics: StreamMetrics) -> None:
+    viewers = [publisher.watch("h264") for _ in range(10)]
+    show(publisher, 0, 30)
+    assert encodes(metrics, "h264") == 30
+    assert encodes(metrics, "vp8") == 0
+    packets = [await take(viewer, 30) for viewer in viewers]
+    assert all(received[7] is packets[0][7] for received in packets)
+
+
+async def test_nobody_watching_costs_no_encode(
+    publisher: Publisher, metrics: StreamMetrics
+) -> None:
+    show(publisher, 0, 3)
+    assert encodes(metrics, "h264") == encodes(metrics, "vp8") == 0
+
+
+@pytest.mark.parametrize("codec", ["h264", "vp8"])
+async def test_every_frame_can_be_decoded_and_shows_its_picture(
+    publisher: Publisher, codec: Codec
+) -> None:
+    viewer = publisher.watch(codec)
+    show(publisher, 0, 20)
+    decoder = av.CodecContext.create(codec, "r")
+    decoder.thread_count = 1
+    for number, packet in enumerate(await take(viewer, 20)):
+        (frame,) = decoder.decode(packet)
+        luma = frame.to_ndarray(format="yuv420p")[:240].astype(int)
+        error = np.abs(luma - picture(number).y).mean()
+        assert error < 3
+        assert packet.pts == number * 3000
+
+
+async def test_a_late_viewer_begins_with_a_key_frame(publisher: Publisher) -> None:
+    first = publisher.watch("h264")
+    show(publisher, 0, 20)
+    late = publisher.watch("h264")
+    show(publisher, 20, 5)
+    (packet,) = await take(late, 1)
+    assert packet.is_keyframe
+    assert packet.pts == 20 * 3000
+    keyframes = [packet.is_keyframe for packet in await take(first, 25)]
+    assert [number for number, key in enumerate(keyframes) if key] == [0, 20]
+
+
+async def test_key_frame_requests_are_coalesced_and_rate_limited(publisher: Publisher) -> None:
+    viewers = [publisher.watch("h264") for _ in range(5)]
+    keys = []
+    for number in range(60):  # two seconds in which everybody asks all the time
+        for viewer in viewers:
+            viewer.request_keyframe()
+        show(publisher, number)
+        keys.append((await take(viewers[0], 1))[0].is_keyframe)
+    assert 6 <= sum(keys) <= 7  # one in 0.3 s
+
+
+async def test_a_slow_viewer_skips_to_a_key_frame_and_hurts_nobody(
+    publisher: Publisher, metrics: StreamMetrics
+) -> None:
+    quick, slow = publisher.watch("h264"), publisher.watch("h264")
+    for number in range(VIEWER_QUEUE + 30):
+        show(publisher, number)
+        await take(quick, 1)
+    frames = await take(slow, 1)
+    assert frames[0].is_keyframe
+    assert frames[0].pts >= VIEWER_QUEUE * 3000
+    assert metrics.drops["viewer/slow"] == VIEWER_QUEUE
+
+
+async def test_a_change_of_size_starts_a_new_sequence(publisher: Publisher) -> None:
+    viewer = publisher.watch("h264")
+    show(publisher, 0, 3)
+    publisher.deliver(publisher.encode(picture(3, 640, 480), 0.1))
+    packets = await take(viewer, 4)
+    assert [packet.is_keyframe for packet in packets] == [True, False, False, True]
+    decoder = av.CodecContext.create("h264", "r")
+    decoder.thread_count = 1
+    sizes = [frame.width for packet in packets for frame in decoder.decode(packet)]
+    assert sizes == [320, 320, 320, 640]
+
+
+async def test_time_stamps_never_go_back(publisher: Publisher) -> None:
+    viewer = publisher.watch("h264")
+    for captured in (1.0, 1.1, 1.1, 0.9, 1.2):
+        publisher.deliver(publisher.encode(picture(0), captured))
+    stamps = [packet.pts for packet in await take(viewer, 5)]
+    assert stamps == sorted(set(stamps))
+
+
+async def test_mjpeg_gets_the_newest_picture_once_encoded(publisher: Publisher) -> None:
+    with publisher.watch_jpeg() as pictures:
+        assert publisher.viewers == 1
+        show(publisher, 0, 5)
+        jpeg = await anext(aiter(pictures))
+    assert publisher.viewers == 0
+    shown = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert np.abs(shown.astype(int) - cv2.cvtColor(picture(4).bgr(), cv2.COLOR_BGR2GRAY)).mean() < 3
+
+
+async def test_viewers_are_bounded_and_counted(publisher: Publisher) -> None:
+    viewers = [publisher.watch("vp8") for _ in range(12)]
+    with pytest.raises(TooManyStreams, match="limit of 12 viewers"):
+        publisher.watch("h264")
+    viewers[0].close()
+    viewers[0].close()
+    assert publisher.viewers == 11
+    publisher.watch("h264").close()
+
+
+async def test_closing_ends_every_viewer(publisher: Publisher) -> None:
+    viewer, jpegs = publisher.watch("h264"), publisher.watch_jpeg()
+    waiting = asyncio.create_task(viewer.next())
+    await asyncio.sleep(0)
+    publisher.close()
+    with pytest.raises(Closed):
+        await waiting
+    assert [jpeg async for jpeg in jpegs] == []
+    with pytest.raises(Closed):
+        await publisher.watch("h264").next()
