@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from models import LABELS
@@ -46,7 +46,7 @@ def write_files(network: nn.Module, folder: Path, name: str, size: int) -> dict[
         key: value.detach().half().contiguous() if value.is_floating_point() else value.clone()
         for key, value in network.state_dict().items()
     }
-    save_file(half, folder / f"{name}.safetensors")
+    (folder / f"{name}.safetensors").write_bytes(save(half))
     # The IR is made of the rounded weights, so that both files hold the same network.
     network.load_state_dict({key: value.float() for key, value in half.items()})
     example = torch.zeros(2, 3, size, size)
@@ -75,8 +75,13 @@ def export(
     folder: Path,
     name: str,
     sources: dict[str, int],
+    *,
+    report_test: bool = False,
 ) -> ModelCard:
-    """Write files, card and its Markdown twin into `folder`; every figure is of these files."""
+    """Write files, card and its Markdown twin into `folder`; every figure is of these files.
+
+    The 12K Test part is measured only if `report_test` is true: once, when all is decided.
+    """
     files = write_files(network, folder, name, config.size)
     predict = openvino_predictor(folder / f"{name}.xml")
     chosen = join((held.folder, held.scenes))
@@ -96,13 +101,13 @@ def export(
         preset=config.preset,
         seed=config.seed,
         commit=commit(),
-        command=command(config, name),
+        command=command(config, name, report_test=report_test),
         data=(*DATA, "Training faces: " + ", ".join(f"{k} {v}" for k, v in sources.items())),
         limitations=LIMITATIONS,
         figures={"settings": asdict(config)},
     )
     weights = Weights(card, folder / f"{name}.safetensors", folder / f"{name}.xml")
-    measured = measure(weights, held)
+    measured = measure(weights, held, report_test=report_test)
     measured["risk and coverage by threshold"] = {
         f"{threshold:.2f}": {"coverage": coverage, "risk": risk}
         for threshold, coverage, risk in curve[1::5]
@@ -112,7 +117,7 @@ def export(
     return card
 
 
-def measure(weights: Weights, held: Held) -> dict[str, Any]:
+def measure(weights: Weights, held: Held, *, report_test: bool) -> dict[str, Any]:
     """All figures of the card, by the OpenVINO files; torch is compared on the validation faces."""
     card = weights.card
     predict = openvino_predictor(weights.openvino_path)
@@ -122,8 +127,9 @@ def measure(weights: Weights, held: Held) -> dict[str, Any]:
         "12K Validation": held.folder,
         "street scenes, validation, faces of 24 px and wider": large,
         "street scenes, validation, all faces": held.scenes,
-        "12K Test (for information; nothing was chosen on it)": held.test,
     }
+    if report_test:
+        sets["12K Test (for information; nothing was chosen on it)"] = held.test
     found: dict[str, Any] = {}
     gap = 0.0
     for title, crops in sets.items():
@@ -136,7 +142,7 @@ def measure(weights: Weights, held: Held) -> dict[str, Any]:
     return found
 
 
-def command(config: TrainConfig, name: str) -> str:
+def command(config: TrainConfig, name: str, *, report_test: bool = False) -> str:
     """The command that makes these weights again; the data's places are left to the reader."""
     words = ["python", "-m", "trainer.train", "--faces12k", "FACES12K", "--voc", "VOC"]
     words += ["--out", "OUT", "--name", name]
@@ -145,6 +151,7 @@ def command(config: TrainConfig, name: str) -> str:
         value = getattr(config, entry.name)
         if isinstance(value, int | float) and value != getattr(standard, entry.name):
             words += ["--" + entry.name.replace("_", "-"), str(value)]
+    words += ["--report-test"] if report_test else []
     return shlex.join(words)
 
 

@@ -1,6 +1,7 @@
 """`python -m trainer.train`: from two public data sets to verified weights with a card."""
 
 import argparse
+import pickle
 import sys
 import time
 from dataclasses import fields, replace
@@ -73,6 +74,17 @@ def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, 
     ]
 
 
+def load_checkpoint(path: Path) -> nn.Module:
+    """The network that `train` left in `path`. Raises WeightsError when it is not one."""
+    network = build_network()
+    try:
+        network.load_state_dict(torch.load(path, weights_only=True))
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        line = str(error).splitlines()[0] if str(error) else "it is cut short"
+        raise WeightsError(f"{path} is not a checkpoint of this trainer: {line}") from error
+    return network
+
+
 def validation_line(network: nn.Module, held: Held, size: int) -> str:
     """Accuracies on the validation faces, for the log."""
     network.eval()
@@ -98,6 +110,9 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, TrainConfig]:
     parser.add_argument(
         "--checkpoint", type=Path, help="train nothing: export and measure these weights (.pt)"
     )
+    parser.add_argument(
+        "--report-test", action="store_true", help="measure the 12K Test part too: once, at the end"
+    )
     config = TrainConfig()
     numbers = [f.name for f in fields(config) if f.type in ("int", "float", int, float)]
     for name in numbers:
@@ -118,12 +133,19 @@ def main(arguments: list[str] | None = None) -> int:
         print({name: len(crops) for name, crops in pools.items()}, flush=True)
         options.out.mkdir(parents=True, exist_ok=True)
         if options.checkpoint:
-            network = build_network()
-            network.load_state_dict(torch.load(options.checkpoint, weights_only=True))
+            network = load_checkpoint(options.checkpoint)
         else:
             network = train(pools, held, config, options.out / f"{options.name}.pt")
         sizes = {name: len(crops) for name, crops in pools.items()}
-        card = export(network, held, config, options.out, options.name, sizes)
+        card = export(
+            network,
+            held,
+            config,
+            options.out,
+            options.name,
+            sizes,
+            report_test=options.report_test,
+        )
     except (ConfigError, DataError, WeightsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from models.errors import WeightsError
 from trainer import augment as views
 from trainer.config import ConfigError, Shares, TrainConfig
 from trainer.data import INCORRECT, WIDE, WITH_MASK, WITHOUT_MASK, Crops
 from trainer.sets import Held, batches, draw, normalise, paint_pools
-from trainer.train import main, parse, train
+from trainer.train import load_checkpoint, main, parse, train
 
 LANDMARKS = np.array([[54, 54], [90, 54], [72, 75], [57, 96], [87, 96]], np.float32)
 TINY = TrainConfig(
@@ -133,3 +134,14 @@ def test_training_twice_with_one_seed_gives_the_same_weights(tmp_path, capsys):
     saved = torch.load(tmp_path / "t.pt", weights_only=True)
     assert torch.equal(saved["head.6.bias"], states[0]["head.6.bias"])
     assert "incorrect" in capsys.readouterr().out
+
+
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
+    path = tmp_path / "broken.pt"
+    for content in (b"", b"not a checkpoint"):
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match=r"broken\.pt"):
+            load_checkpoint(path)
+    torch.save({"x": torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match=r"broken\.pt"):
+        load_checkpoint(path)
