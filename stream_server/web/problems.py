@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from stream_server.errors import (
     InvalidPicture,
     InvalidStreamName,
+    MalformedBody,
     MaskstreamError,
     NegotiationError,
     Overloaded,
@@ -60,6 +61,7 @@ _KINDS: dict[type[MaskstreamError], tuple[int, str]] = {
     InvalidPicture: (422, "Unreadable picture"),
     Overloaded: (503, "Overloaded"),
     NegotiationError: (422, "Offer cannot be answered"),
+    MalformedBody: (400, "Malformed body"),
 }
 _MENDS = {
     400: "the body cannot be read: send what /docs describes for this path",
@@ -199,19 +201,23 @@ def _of_http_error(
     detail = error.detail
     path = request.scope["path"]
     if status == 405:
-        headers["Allow"] = allow = ", ".join(_allowed(routes, path))
+        headers["Allow"] = allow = ", ".join(_allowed(routes, request.scope))
         detail = _MENDS[405].format(method=shown(request.method), path=shown(path), allow=allow)
     elif detail in (phrase, "", "There was an error parsing the body"):
         detail = _MENDS.get(status, phrase).format(path=shown(path))
     return problem(status, phrase, detail, **headers)
 
 
-def _allowed(routes: Sequence[BaseRoute], path: str) -> list[str]:
-    """The methods that some route takes at `path`: the framework names those of one route only."""
+def _allowed(routes: Sequence[BaseRoute], scope: Scope) -> list[str]:
+    """The methods that some route takes here: the framework names those of one route only."""
+    asked = {"type": "http", "path": scope["path"], "root_path": scope["root_path"], "headers": []}
 
     def takes(method: str) -> bool:
-        asked = {"type": "http", "method": method, "path": path, "root_path": "", "headers": []}
-        return any(route.matches(dict(asked))[0] is Match.FULL for route in routes)
+        return any(
+            route.matches({**asked, "method": "GET" if method == "HEAD" else method})[0]
+            is Match.FULL
+            for route in routes
+        )
 
     return [method for method in _METHODS if takes(method)]
 
