@@ -9,7 +9,7 @@ from aiortc.mediastreams import MediaStreamError
 from av import VideoFrame
 
 from stream_server.errors import SourceEnded
-from stream_server.ingest.decode import to_picture
+from stream_server.ingest.decode import Normaliser
 from stream_server.ports import PictureSink
 
 
@@ -24,10 +24,13 @@ class WebRtcSource:
         track: MediaStreamTrack,
         arrival: Callable[[int], float],
         on_end: Callable[[], None],
+        *,
+        longest_side: int = 1920,
     ) -> None:
         self._track = track
         self._arrival = arrival
         self._on_end = on_end
+        self._normalise = Normaliser(longest_side=longest_side)
 
     async def run(self, sink: PictureSink) -> None:
         """Runs until the peer leaves (`SourceEnded`) or the task is cancelled."""
@@ -37,7 +40,7 @@ class WebRtcSource:
                 assert isinstance(frame, VideoFrame)
                 assert frame.pts is not None
                 sink(
-                    to_picture(frame),
+                    self._normalise(frame),
                     captured=self._arrival(frame.pts),
                     media_time=frame.time,
                 )

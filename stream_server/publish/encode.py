@@ -8,6 +8,7 @@ from typing import Literal
 
 import av
 from av.video.frame import PictureType
+from av.video.stream import VideoStream
 
 from stream_server.frames import Picture
 
@@ -22,25 +23,26 @@ NOMINAL_RATE = 30
 class EncodeOptions:
     """How the annotated stream is encoded.
 
-    `bits_per_pixel` bounds the rate: 0.1 at 1280x720 and 30 frames/s is 2.8 Mb/s. `crf` is
-    x264's quality below that bound. `keyframe_seconds` is the longest time between key frames
-    when nobody asks for one.
+    `bitrate` is the limit in bits per second for pictures of 1280x720 and more; smaller ones get
+    their share of it. `crf` is x264's quality below that. `keyframe_seconds` is the longest time
+    between key frames when nobody asks for one.
     """
 
-    crf: int = 24
-    bits_per_pixel: float = 0.1
-    keyframe_seconds: float = 4.0
+    crf: int = 26
+    bitrate: int = 2_500_000
+    keyframe_seconds: float = 2.0
 
-    def max_bitrate(self, width: int, height: int) -> int:
-        """Bits per second for a picture size, at least 400 kb/s."""
-        return max(400_000, int(self.bits_per_pixel * width * height * NOMINAL_RATE))
+    def bitrate_for(self, width: int, height: int) -> int:
+        """Bits per second for a picture size, at least a tenth of the limit."""
+        share = min(1.0, max(0.1, width * height / (1280 * 720)))
+        return int(self.bitrate * share)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedFrame:
     """One encoded frame, the same object for every viewer. Annex-B for H.264."""
 
-    packet: av.Packet
+    packet: av.Packet[VideoStream]
     keyframe: bool
     captured: float
 
@@ -80,7 +82,7 @@ class VideoEncoder:
         context.thread_count = 1
         context.gop_size = max(1, round(self._options.keyframe_seconds * NOMINAL_RATE))
         context.max_b_frames = 0
-        bitrate = self._options.max_bitrate(width, height)
+        bitrate = self._options.bitrate_for(width, height)
         if self._codec == "h264":
             context.profile = "Constrained Baseline"
             context.options = {

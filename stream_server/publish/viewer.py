@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import av
 from aiortc import MediaStreamTrack, RTCDataChannel
 from aiortc.mediastreams import MediaStreamError
+from av.video.stream import VideoStream
 
 from stream_server.flow.latest import Closed
 from stream_server.frames import Analysis
@@ -26,7 +27,7 @@ class EncodedTrack(MediaStreamTrack):
         super().__init__()
         self._subscription = subscription
 
-    async def recv(self) -> av.Packet:
+    async def recv(self) -> av.Packet[VideoStream]:
         """The next encoded frame in order."""
         try:
             return (await self._subscription.next()).packet

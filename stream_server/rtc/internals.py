@@ -20,6 +20,7 @@ from aiortc import RTCIceTransport, RTCRtpReceiver, RTCRtpSender
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 from aiortc.rtp import RtpPacket
+from aiortc.utils import uint16_add, uint16_gt
 from av.frame import Frame
 
 DropCounter = Callable[[str, int], None]
@@ -28,7 +29,7 @@ DropCounter = Callable[[str, int], None]
 DECODE_BACKLOG = 8
 # A retransmission over the Internet takes up to about 200 ms; waiting longer only adds delay.
 LOSS_PATIENCE = 0.25
-JITTER_CAPACITY = 1024
+JITTER_CAPACITY = 512
 ARRIVALS_KEPT = 256
 
 
@@ -114,48 +115,45 @@ class LiveJitterBuffer(JitterBuffer):
         super().__init__(capacity=JITTER_CAPACITY, is_video=True)
         self._on_drop = on_drop
         self._gap_since: float | None = None
+        self._newest = 0
 
     def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
         """(whether to ask for a key frame, a complete encoded frame or None)."""
+        if self._origin is None or uint16_gt(packet.sequence_number, self._newest):
+            self._newest = packet.sequence_number
         ask_keyframe, frame = super().add(packet)
-        if frame is not None or not self._gap():
-            self._gap_since = None
-            return ask_keyframe, frame
+        behind_gap = None if frame is not None else self._held_behind_gap()
         now = time.monotonic()
-        if self._gap_since is None:
+        if behind_gap is None:
+            self._gap_since = None
+        elif self._gap_since is None:
             self._gap_since = now
         elif now - self._gap_since > LOSS_PATIENCE:
             self._gap_since = None
             self._on_drop("packet_loss", 1)
-            self.smart_remove(self._first_held())
+            self.smart_remove(behind_gap)
             return True, self._remove_frame(packet.sequence_number)
-        return ask_keyframe, None
+        return ask_keyframe, frame
 
-    def _gap(self) -> bool:
-        """Whether packets wait behind a missing one."""
-        missing = False
-        for offset in range(self._capacity):
-            held = self._packets[(self._origin + offset) % self._capacity] is not None
-            if missing and held:
-                return True
-            missing = missing or not held
-            if missing and offset > 64:
-                return False
-        return False
+    def _at(self, offset: int) -> RtpPacket | None:
+        assert self._origin is not None  # set by the first packet
+        return self._packets[(self._origin + offset) % self._capacity]
 
-    def _first_held(self) -> int:
+    def _held_behind_gap(self) -> int | None:
+        """Offset of the first packet that waits behind a missing one, None without a gap."""
+        span = uint16_add(self._newest, 1 - (self._origin or 0))
         missing = False
-        for offset in range(self._capacity):
-            held = self._packets[(self._origin + offset) % self._capacity] is not None
+        for offset in range(min(self._capacity, span)):
+            held = self._at(offset) is not None
             if missing and held:
                 return offset
             missing = missing or not held
-        return 0
+        return None
 
     def _remove_frame(self, sequence_number: int) -> JitterFrame | None:
         packets: list[RtpPacket] = []
         for offset in range(self._capacity):
-            packet = self._packets[(self._origin + offset) % self._capacity]
+            packet = self._at(offset)
             if packet is None:
                 return None
             if packets and packet.timestamp != packets[0].timestamp:
@@ -168,7 +166,7 @@ class LiveJitterBuffer(JitterBuffer):
     def _take(self, packets: list[RtpPacket]) -> JitterFrame:
         self.remove(len(packets))
         return JitterFrame(
-            data=b"".join(packet._data for packet in packets),
+            data=b"".join(packet._data for packet in packets),  # type: ignore[attr-defined]
             timestamp=packets[0].timestamp,
         )
 
@@ -225,7 +223,7 @@ def survive_ice_restart(ice: RTCIceTransport) -> None:
             else:
                 return data
 
-    ice._recv = receive  # type: ignore[method-assign]
+    ice._recv = receive
 
 
 async def restart_ice(ice: RTCIceTransport, connection: Connection) -> None:
@@ -243,7 +241,7 @@ async def restart_ice(ice: RTCIceTransport, connection: Connection) -> None:
         await connection.close()
         raise
     previous, ice._connection = ice._connection, connection
-    ice._send = connection.send  # type: ignore[method-assign]
+    ice._send = connection.send
     # The monitor of the old connection would take its closing for a failure of the transport.
     ice._RTCIceTransport__monitor_task.cancel()  # type: ignore[attr-defined]
     ice._RTCIceTransport__monitor_task = asyncio.ensure_future(  # type: ignore[attr-defined]

@@ -52,7 +52,7 @@ def read_offer(sdp: str, *, role: Literal["publish", "view"]) -> Offer:
         raise NegotiationError(
             f"the video section is {video.direction}: to {role}, offer it as {wanted[0]}"
         )
-    if not video.ice.usernameFragment or not video.dtls or not video.dtls.fingerprints:
+    if not (video.ice and video.ice.usernameFragment) or not video.dtls or not video.dtls.fingerprints:
         raise NegotiationError("the offer lacks ICE credentials or a DTLS fingerprint")
     codecs = supported_codecs(video)
     if not codecs:

@@ -1,0 +1,394 @@
+"""The composition root: builds every object from the settings, serves, and takes it all down."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+import structlog
+import uvicorn
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from models.card import ModelCard
+from models.errors import WeightsError
+from models.registry import resolve
+from stream_server.analyse import Analyser
+from stream_server.classify.batcher import Batcher
+from stream_server.classify.select import Selected, choose
+from stream_server.detect.centerface import CenterFaceDetector
+from stream_server.detect.yunet import YuNetDetector
+from stream_server.errors import MaskstreamError, ModelError, SettingsError
+from stream_server.ingest import schemes
+from stream_server.ports import FaceDetector, FrameSource
+from stream_server.publish.encode import EncodeOptions
+from stream_server.rtc.peer import IceServer
+from stream_server.settings import Settings
+from stream_server.settings import schema as keys
+from stream_server.streams import (
+    DropCounter,
+    SourceFactory,
+    SourceSpec,
+    StreamHub,
+    StreamOptions,
+)
+from stream_server.telemetry.metrics import Metrics, package_version
+from stream_server.web import Services, SourcePolicy, WebLimits, create_app
+from stream_server.web import models as wire
+from stream_server.web.problems import problem
+from stream_server.web.signalling import Sessions
+from stream_server.web.whep import whep_routes
+from stream_server.web.whip import whip_routes
+
+log = structlog.get_logger(__name__)
+
+EXIT_OK, EXIT_FAILED = 0, 1
+
+
+def serve(settings: Settings) -> int:
+    """Run the service until SIGTERM or SIGINT; returns the exit code.
+
+    Raises `SettingsError` at once if the address cannot be listened on.
+    """
+    listener = listen(settings.server.host, settings.server.port)
+    with listener:
+        return asyncio.run(run(settings, listener))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound TCP socket; raises `SettingsError` that says why it cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as error:
+        raise SettingsError(
+            f"server.host {host}, server.port {port}: cannot listen there "
+            f"({error.strerror or error}); choose another with --host and --port"
+        ) from error
+    return listener
+
+
+async def run(settings: Settings, listener: socket.socket) -> int:
+    """Answer at once, load the model meanwhile, then serve; returns the exit code."""
+    closing = asyncio.Event()
+    front = Front()
+    server = Server(server_config(settings, front), closing)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    code = EXIT_OK
+    try:
+        async with open_service(settings, closing) as app:
+            front.app = app
+            log.info("ready", url=own_url(settings, listener), version=package_version())
+            await serving
+    except (MaskstreamError, WeightsError) as error:
+        log.error("cannot_start", error=str(error))
+        code = EXIT_FAILED
+    finally:
+        front.app = None
+        server.should_exit = True
+        await serving
+    return code
+
+
+def own_url(settings: Settings, listener: socket.socket) -> str:
+    """The address to open in a browser on this machine."""
+    host, port = listener.getsockname()[:2]
+    scheme = "https" if settings.server.tls_cert else "http"
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1"
+    shown = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{shown}:{port}{settings.server.root_path}/"
+
+
+class Front:
+    """The ASGI app that uvicorn runs: says that it is alive while the model is being loaded."""
+
+    def __init__(self) -> None:
+        self.app: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand over to the real app once it is there."""
+        if self.app is not None:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            reason = "the model is being loaded, or the service stops: try again in a moment"
+            if scope["path"] == "/healthz":
+                response: ASGIApp = JSONResponse(wire.Health().model_dump())
+            elif scope["path"] == "/readyz":
+                response = JSONResponse(wire.NotReady(reason=reason).model_dump(), 503)
+            else:
+                response = problem(503, "Not ready", reason, Retry_After="1")
+            await response(scope, receive, send)
+
+
+class Server(uvicorn.Server):
+    """Says `closing` as soon as it shuts down, so that endless answers end by themselves."""
+
+    def __init__(self, config: uvicorn.Config, closing: asyncio.Event) -> None:
+        super().__init__(config)
+        self._closing = closing
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop on the first signal. Uvicorn would raise it again and so skip our own clean-up."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End endless answers, then the connections."""
+        log.info("stopping")
+        self._closing.set()
+        await super().shutdown(sockets)
+
+
+def server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
+    """How uvicorn runs: our logging, no header that names it, a bounded shutdown."""
+    server = settings.server
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        ws="none",
+        ssl_certfile=server.tls_cert,
+        ssl_keyfile=server.tls_key,
+        timeout_graceful_shutdown=max(1, int(server.shutdown_seconds) - 1),
+    )
+
+
+@asynccontextmanager
+async def open_service(settings: Settings, closing: asyncio.Event) -> AsyncIterator[ASGIApp]:
+    """Everything behind the HTTP server; yields its ASGI app."""
+    metrics = Metrics()
+    started = time.monotonic()
+    async with AsyncExitStack() as stack:
+        inference = await stack.enter_async_context(open_inference(settings, metrics))
+        publishing = stack.enter_context(workers("publish"))
+        hub = await stack.enter_async_context(
+            StreamHub(
+                SourceFactory(schemes.kind_of, source_builder(settings)),
+                inference.analyser,
+                metrics,
+                publishing,
+                stream_options(settings),
+                configured=[
+                    SourceSpec(name, source.url) for name, source in settings.sources.items()
+                ],
+                store=settings.state_dir / "streams.json",
+            )
+        )
+        sessions = Sessions(ice_servers(settings))
+        stack.push_async_callback(sessions.close)
+        services = Services(
+            hub=hub,
+            metrics=metrics,
+            analyse=inference.analyser.analyse,
+            info=lambda: describe(settings, inference, started),
+            not_ready=lambda: None if hub.running else "the streams are not running",
+            closing=closing,
+        )
+        yield web_app(settings, services, sessions)
+
+
+def web_app(settings: Settings, services: Services, sessions: Sessions) -> ASGIApp:
+    """The HTTP side with WHIP and WHEP."""
+    hub, metrics = services.hub, services.metrics
+    return create_app(
+        services,
+        limits=WebLimits(
+            max_upload_bytes=settings.api.max_upload_bytes,
+            max_upload_pixels=settings.api.max_upload_pixels,
+        ),
+        sources=SourcePolicy(settings.api.source_schemes, settings.api.media_dir),
+        cors_origins=settings.server.cors_origins,
+        root_path=settings.server.root_path,
+        routers=[
+            whip_routes(
+                hub,
+                sessions,
+                metrics,
+                allow_new=settings.webrtc.allow_new_streams,
+                max_bitrate=settings.webrtc.max_bitrate,
+                longest_side=settings.limits.max_side,
+            ),
+            whep_routes(hub, sessions, metrics),
+        ],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """The shared way from a picture to judged faces, and what to say of it."""
+
+    analyser: Analyser
+    card: ModelCard
+    uncertain_below: float
+    selected: Selected
+    detector: FaceDetector
+
+
+@asynccontextmanager
+async def open_inference(settings: Settings, metrics: Metrics) -> AsyncIterator[Inference]:
+    """Load detector and classifier in a thread, and run the one batcher.
+
+    Raises `ModelError` or `WeightsError` if either cannot be used.
+    """
+    detector, selected, card = await asyncio.to_thread(load_models, settings)
+    metrics.runtime(selected.name, selected.device, selected.precision)
+    uncertain_below = settings.classifier.uncertain_below
+    if uncertain_below is None:
+        uncertain_below = card.uncertain_below
+    with workers("analyse") as pool:
+        async with Batcher(
+            selected.classifier,
+            max_batch=settings.classifier.max_batch,
+            window_ms=settings.classifier.window_ms,
+            on_batch=lambda size, _seconds: metrics.batch(size),
+            on_drop=metrics.dropped_crops,
+        ) as batcher:
+            metrics.queue_depth("crops", lambda: batcher.pending)
+            analyser = Analyser(
+                detector,
+                batcher,
+                card,
+                uncertain_below=uncertain_below,
+                workers=pool,
+                metrics=metrics,
+            )
+            yield Inference(analyser, card, uncertain_below, selected, detector)
+
+
+def load_models(settings: Settings) -> tuple[FaceDetector, Selected, ModelCard]:
+    """Blocking: seconds."""
+    weights = resolve(settings.classifier.weights)
+    selected = choose(
+        weights,
+        runtime=settings.classifier.runtime,
+        device=settings.classifier.device,
+        precision=settings.classifier.precision,
+        cache_dir=settings.cache_dir,
+    )
+    log.info(
+        "classifier_chosen",
+        runtime=selected.name,
+        device=selected.device,
+        precision=selected.precision,
+        why=selected.reason,
+    )
+    return make_detector(settings.detector), selected, weights.card
+
+
+def make_detector(options: keys.Detector) -> FaceDetector:
+    """The detector that the settings name."""
+    if options.name == "yunet":
+        if options.path is None:
+            raise ModelError("detector yunet needs detector.path, the path of its ONNX file")
+        return YuNetDetector(options.path, threshold=options.threshold)
+    return CenterFaceDetector(long_side=options.long_side, threshold=options.threshold)
+
+
+def workers(name: str) -> ThreadPoolExecutor:
+    """As many threads as cores, at least two, so that one busy stream does not hold up all."""
+    return ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix=name)
+
+
+def source_builder(settings: Settings) -> Callable[[str, str, DropCounter], FrameSource]:
+    """Builds a source from its URL with the options of its name, else the defaults."""
+
+    def build(name: str, url: str, on_drop: DropCounter) -> FrameSource:
+        options = settings.sources.get(name) or keys.Source(url=url)
+        return schemes.build(
+            url,
+            transport=options.transport,
+            open_timeout=options.open_timeout,
+            read_timeout=options.read_timeout,
+            loop=options.loop,
+            longest_side=settings.limits.max_side,
+            on_drop=on_drop,
+        )
+
+    return build
+
+
+def stream_options(settings: Settings) -> StreamOptions:
+    """What the hub needs of the settings."""
+    return StreamOptions(
+        stale_seconds=settings.stale_seconds,
+        retry_initial=settings.retry.initial_seconds,
+        retry_maximum=settings.retry.max_seconds,
+        keep_seconds=settings.webrtc.keep_seconds,
+        max_streams=settings.limits.max_streams,
+        max_viewers=settings.limits.max_viewers_per_stream,
+        jpeg_quality=settings.publish.jpeg_quality,
+        encode=EncodeOptions(
+            crf=settings.publish.crf,
+            bitrate=settings.publish.bitrate,
+            keyframe_seconds=settings.publish.keyframe_seconds,
+        ),
+    )
+
+
+def ice_servers(settings: Settings) -> list[IceServer]:
+    """STUN and TURN servers as peers are told of them."""
+    return [
+        IceServer(
+            server.urls,
+            server.username,
+            server.credential.get_secret_value() if server.credential else None,
+        )
+        for server in settings.webrtc.ice_servers
+    ]
+
+
+def describe(settings: Settings, inference: Inference, started: float) -> wire.InfoOut:
+    """What /api/info says."""
+    card, selected = inference.card, inference.selected
+    size = settings.detector.long_side
+    return wire.InfoOut(
+        version=package_version(),
+        uptime_seconds=time.monotonic() - started,
+        model=wire.ModelOut(
+            name=card.name,
+            labels=list(card.labels),
+            input_size=card.input_size,
+            uncertain_below=inference.uncertain_below,
+        ),
+        runtime=wire.RuntimeOut(
+            name=selected.name,
+            device=selected.device,
+            precision=selected.precision,
+            reason=selected.reason,
+        ),
+        detector=wire.DetectorOut(
+            name=inference.detector.name,
+            reason="input size chosen for each stream" if size is None else f"long side {size} px",
+        ),
+        ice_servers=[
+            wire.IceServerOut(
+                urls=list(server.urls), username=server.username, credential=server.credential
+            )
+            for server in ice_servers(settings)
+        ],
+        limits=wire.LimitsOut(
+            max_streams=settings.limits.max_streams,
+            max_viewers_per_stream=settings.limits.max_viewers_per_stream,
+            max_upload_bytes=settings.api.max_upload_bytes,
+            max_upload_pixels=settings.api.max_upload_pixels,
+        ),
+        source_schemes=list(settings.api.source_schemes),
+    )

@@ -1,0 +1,318 @@
+"""The hub with real pipelines and scripted sources: retries, standstill, crashes, persistence."""
+
+import asyncio
+import json
+import stat
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stream_server.errors import (
+    InvalidStreamName,
+    Overloaded,
+    SettingsError,
+    SourceEnded,
+    SourceUnreachable,
+    SourceUnsupported,
+    StreamBusy,
+    StreamExists,
+    StreamNotFound,
+    TooManyStreams,
+)
+from stream_server.frames import Face, FaceBox, Picture, Verdict
+from stream_server.ports import PictureSink
+from stream_server.streams import (
+    SourceFactory,
+    SourceSpec,
+    StreamHub,
+    StreamOptions,
+    StreamStatus,
+)
+from stream_server.telemetry.metrics import Metrics
+
+OPTIONS = StreamOptions(
+    stale_seconds=0.6, retry_initial=0.05, retry_maximum=0.2, keep_seconds=0.5, max_streams=3
+)
+FACE = Face(FaceBox(10, 10, 40, 40, 0.9), Verdict.WITH_MASK, 0.97, (0.97, 0.02, 0.01))
+
+
+def picture(number: int) -> Picture:
+    return Picture(np.full((96, 64), number % 200 + 20, np.uint8))
+
+
+class Script:
+    """A source that plays what it is told: ints are pictures, exceptions are raised, a number of
+    seconds in a string is slept."""
+
+    def __init__(self, *steps: object) -> None:
+        self.steps = steps
+
+    async def run(self, sink: PictureSink) -> None:
+        for step in self.steps:
+            if isinstance(step, BaseException):
+                raise step
+            if isinstance(step, str):
+                await asyncio.sleep(float(step))
+            else:
+                sink(picture(int(step)), captured=time.monotonic())
+                await asyncio.sleep(0.02)
+
+
+class FakeAnalyser:
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.seconds = 0.0
+
+    async def analyse(self, picture: Picture) -> tuple[Face, ...]:
+        await asyncio.sleep(self.seconds)
+        if self.error is not None:
+            raise self.error
+        return (FACE,)
+
+
+class House:
+    def __init__(self, tmp_path: Path, *configured: SourceSpec) -> None:
+        self.analyser = FakeAnalyser()
+        self.metrics = Metrics()
+        self.scripts: dict[str, list[Script]] = {}
+        self.tries: dict[str, int] = {}
+        self.store = tmp_path / "state" / "streams.json"
+        self.configured = configured
+
+    def build(self, name: str, url: str, on_drop: Callable[[str, int], None]) -> Script:
+        self.tries[name] = self.tries.get(name, 0) + 1
+        waiting = self.scripts.get(name, [])
+        return waiting.pop(0) if len(waiting) > 1 else waiting[0]
+
+    @asynccontextmanager
+    async def open(self, options: StreamOptions = OPTIONS) -> AsyncIterator[StreamHub]:
+        kinds = {"rtsp": "rtsp", "webrtc": "webrtc", "demo": "demo", "file": "file"}
+        with ThreadPoolExecutor(2) as workers:
+            async with StreamHub(
+                SourceFactory(lambda url: kinds[url.split(":")[0]], self.build),
+                self.analyser,
+                self.metrics,
+                workers,
+                options,
+                configured=self.configured,
+                store=self.store,
+            ) as hub:
+                yield hub
+
+    def text(self) -> str:
+        return self.metrics.render()[0].decode()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path)
+
+
+async def until(
+    hub: StreamHub, name: str, wanted: Callable[[StreamStatus], bool], seconds: float = 5
+) -> StreamStatus:
+    deadline = time.monotonic() + seconds
+    while True:
+        status = hub.get(name).status()
+        if wanted(status):
+            return status
+        assert time.monotonic() < deadline, status
+        await asyncio.sleep(0.02)
+
+
+CAM = SourceSpec("cam", "rtsp://user:secret@host/1")
+FOREVER = [*range(40)] * 50
+
+
+async def test_a_live_stream_tells_of_faces_and_hides_the_password(house: House) -> None:
+    house.scripts["cam"] = [Script(*FOREVER)]
+    async with house.open() as hub:
+        stream = await hub.add(CAM)
+        status = await until(hub, "cam", lambda s: s.state == "live" and s.analysed_fps > 5)
+        assert status.faces == (FACE,)
+        assert (status.width, status.height) == (64, 64)
+        assert "secret" not in repr(status) + repr(stream.url)
+        with stream.results.subscribe() as results:
+            analysis = await asyncio.wait_for(anext(results), 2)
+        assert analysis.frame.stream == "cam"
+        assert 'maskstream_stream_up{stream="cam"} 1.0' in house.text()
+        assert 'maskstream_faces_total{stream="cam",verdict="with_mask"}' in house.text()
+        assert (await stream.snapshot() or b"")[:2] == b"\xff\xd8"
+
+
+async def test_a_lost_camera_is_tried_again_without_end_and_comes_back(house: House) -> None:
+    gone = SourceUnreachable("rtsp://user:secret@host/1 refused the connection")
+    house.scripts["cam"] = [
+        Script(*range(5), SourceEnded("the camera went silent")),
+        *[Script(gone) for _ in range(6)],
+        Script(*FOREVER),
+    ]
+    async with house.open() as hub:
+        await hub.add(CAM)
+        status = await until(hub, "cam", lambda s: s.state == "retrying" and s.reconnects >= 2)
+        assert "refused" in (status.detail or "")
+        assert "secret" not in (status.detail or "")
+        assert status.retry_in_seconds is not None
+        assert 'maskstream_stream_up{stream="cam"} 0.0' in house.text()
+        status = await until(hub, "cam", lambda s: s.state == "live")
+        assert status.reconnects == 7
+        assert status.detail is None
+        assert 'maskstream_stream_reconnects_total{stream="cam"} 7.0' in house.text()
+
+
+async def test_what_cannot_be_read_at_all_is_tried_rarely(house: House) -> None:
+    house.scripts["cam"] = [Script(SourceUnsupported("there is no file x.mp4"))]
+    async with house.open() as hub:
+        await hub.add(CAM)
+        await until(hub, "cam", lambda s: s.state == "retrying")
+        await asyncio.sleep(0.5)
+        assert house.tries["cam"] <= 4  # 0.2 s apart, not 0.05
+
+
+async def test_a_file_played_to_its_end_has_ended(house: House) -> None:
+    house.scripts["cam"] = [Script(1, 2, 3)]
+    async with house.open() as hub:
+        await hub.add(CAM)
+        await until(hub, "cam", lambda s: s.state == "ended")
+        await asyncio.sleep(0.8)
+        status = hub.get("cam").status()
+        assert (status.state, status.stale) == ("ended", False)
+        assert house.tries["cam"] == 1
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [((1, 2, 3, "30"), "no frames"), ((1, 2, *[3] * 2000), "all show the same picture")],
+    ids=["silent", "frozen"],
+)
+async def test_a_picture_that_stands_still_is_stale_until_it_moves(
+    house: House, steps: tuple[object, ...], words: str
+) -> None:
+    house.scripts["cam"] = [Script(*steps)]
+    async with house.open() as hub:
+        stream = await hub.add(CAM)
+        await until(hub, "cam", lambda s: s.state == "live")
+        status = await until(hub, "cam", lambda s: s.state == "stale")
+        assert words in (status.detail or "")
+        assert status.stale
+        assert 'maskstream_stream_stale{stream="cam"} 1.0' in house.text()
+        assert 'maskstream_stream_up{stream="cam"} 0.0' in house.text()
+        with stream.jpegs() as pictures:  # a viewer is told, and goes on being told
+            first = await asyncio.wait_for(anext(aiter(pictures)), 4)
+            assert first[:2] == b"\xff\xd8"
+        stream._receive(picture(77), captured=time.monotonic())
+        await until(hub, "cam", lambda s: s.state == "live" and not s.stale)
+        assert 'maskstream_stream_stale{stream="cam"} 0.0' in house.text()
+
+
+async def test_a_crash_is_counted_and_restarted_and_touches_nobody_else(house: House) -> None:
+    house.scripts["cam"] = [Script(*range(5), ZeroDivisionError("a bug")), Script(*FOREVER)]
+    house.scripts["other"] = [Script(*FOREVER)]
+    async with house.open() as hub:
+        await hub.add(SourceSpec("other", "demo:"))
+        await hub.add(CAM)
+        status = await until(hub, "cam", lambda s: s.restarts == 1 and s.state == "live")
+        assert status.restarts == 1
+        house.analyser.error = ZeroDivisionError("a bug in the pipeline")
+        await until(hub, "other", lambda s: s.restarts >= 1)
+        house.analyser.error = None
+        await until(hub, "other", lambda s: s.analysed_fps > 5)
+        assert 'maskstream_stream_restarts_total{stream="cam"}' in house.text()
+
+
+async def test_overload_and_slowness_drop_frames_with_a_reason(house: House) -> None:
+    house.scripts["cam"] = [Script(*FOREVER)]
+    async with house.open() as hub:
+        await hub.add(CAM)
+        house.analyser.seconds = 0.2
+        await until(hub, "cam", lambda s: s.frames_dropped.get("analyse/superseded", 0) > 5)
+        house.analyser.error = Overloaded("full")
+        status = await until(hub, "cam", lambda s: "classify/overflow" in s.frames_dropped)
+        assert status.restarts == 0
+        dropped = 'maskstream_frames_dropped_total{reason="superseded",stage="analyse"'
+        assert dropped in house.text()
+
+
+async def test_streams_are_remembered_privately_and_configured_ones_win(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    house.scripts = {"cam": [Script(*FOREVER)], "door": [Script(*FOREVER)]}
+    async with house.open() as hub:
+        await hub.add(CAM)
+        await hub.add(SourceSpec("door", "demo:"), persist=False)
+    assert [entry["name"] for entry in json.loads(house.store.read_text())] == ["cam"]
+    assert stat.S_IMODE(house.store.stat().st_mode) == 0o600
+    house.configured = (SourceSpec("cam", "demo:"),)
+    async with house.open() as hub:
+        assert [(s.name, s.kind) for s in hub.streams()] == [("cam", "demo")]
+    house.configured = ()
+    async with house.open() as hub:
+        assert [(s.name, s.kind) for s in hub.streams()] == [("cam", "rtsp")]
+        await hub.remove("cam")
+    assert json.loads(house.store.read_text()) == []
+
+
+async def test_a_broken_store_is_named(house: House) -> None:
+    house.store.parent.mkdir()
+    house.store.write_text("{not json")
+    with pytest.raises(SettingsError, match=r"streams\.json"):
+        async with house.open():
+            pass
+
+
+async def test_removing_stops_everything_and_clears_the_series(house: House) -> None:
+    house.scripts["cam"] = [Script(*FOREVER)]
+    async with house.open() as hub:
+        before = len(asyncio.all_tasks())
+        stream = await hub.add(CAM)
+        await until(hub, "cam", lambda s: s.state == "live")
+        viewer = stream.publisher.watch("h264")
+        await hub.remove("cam")
+        assert 'stream="cam"' not in house.text()
+        assert viewer.ended.is_set()
+        assert len(asyncio.all_tasks()) == before
+        with pytest.raises(StreamNotFound):
+            await hub.remove("cam")
+
+
+async def test_names_and_numbers_are_bounded(house: House) -> None:
+    house.scripts = {name: [Script(*FOREVER)] for name in "abcd"}
+    async with house.open() as hub:
+        for name in "abc":
+            await hub.add(SourceSpec(name, "demo:"))
+        with pytest.raises(StreamExists):
+            await hub.add(SourceSpec("a", "demo:"))
+        with pytest.raises(TooManyStreams):
+            await hub.add(SourceSpec("d", "demo:"))
+        await hub.remove("a")
+        for name in ("", "A", "a b", "../x", "x" * 64, "a\n"):
+            with pytest.raises(InvalidStreamName):
+                await hub.add(SourceSpec(name, "demo:"))
+
+
+async def test_a_publisher_makes_a_stream_that_leaves_after_it(house: House) -> None:
+    house.scripts["fixed"] = [Script()]
+    async with house.open() as hub:
+        hub.publish("visitor", Script(*range(20), SourceEnded("left")), allow_new=True)
+        with pytest.raises(StreamBusy):
+            hub.publish("visitor", Script(), allow_new=True)
+        await until(hub, "visitor", lambda s: s.state == "live")
+        await until(hub, "visitor", lambda s: s.state == "waiting")
+        hub.publish("visitor", Script(*range(40), SourceEnded("left")), allow_new=True)
+        await until(hub, "visitor", lambda s: s.state == "live")
+        with pytest.raises(StreamNotFound):
+            await until(hub, "visitor", lambda s: False, seconds=6)
+        with pytest.raises(StreamNotFound):
+            hub.publish("stranger", Script(), allow_new=False)
+        await hub.add(SourceSpec("fixed", "webrtc:"))
+        hub.publish("fixed", Script(1), allow_new=False)
+        await asyncio.sleep(2.0)
+        assert hub.get("fixed").status().state == "waiting"
+        house.scripts["cam"] = [Script(*FOREVER)]
+        await hub.add(CAM)
+        with pytest.raises(StreamBusy, match="its own rtsp source"):
+            hub.publish("cam", Script(), allow_new=True)
