@@ -1,0 +1,232 @@
+"""Compressed packets to pictures: decoding, and bringing every kind of frame into one form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import av.error
+import cv2
+import numpy as np
+from av.codec.context import Flags
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.stream import VideoStream
+
+from stream_server.errors import SourceEnded
+from stream_server.frames import Picture, Pixels
+from stream_server.ingest.pace import CatchUp, Timeline
+
+DropCounter = Callable[[str, int], None]
+
+DECODE_ERROR = "decode_error"
+DECODER_BEHIND = "decoder_behind"
+# In a row. A camera joined in the middle of a long group of pictures may need some seconds.
+MAX_BAD_PACKETS = 300
+
+_FULL_RANGE = int(ColorRange.JPEG)
+_TURNS = {
+    90: cv2.ROTATE_90_COUNTERCLOCKWISE,
+    180: cv2.ROTATE_180,
+    270: cv2.ROTATE_90_CLOCKWISE,
+}
+
+
+def ignore_drops(reason: str, count: int) -> None:
+    """For callers that don't count."""
+
+
+def target_size(
+    width: int, height: int, aspect: Fraction | None, longest_side: int
+) -> tuple[int, int]:
+    """The even size, before turning, that shows a decoded picture with square pixels.
+
+    `aspect` is the pixel's width by its height; within 1 % of square, or absurd, it is ignored.
+    A stretched picture grows in the direction that loses nothing, then shrinks to `longest_side`.
+    Where nothing but an odd line or column has to go, the size is the picture's less that line.
+    """
+    wide, high = float(width), float(height)
+    if aspect is not None and 0.1 < aspect < 10 and not 0.99 < aspect < 1.01:
+        wide, high = (wide * float(aspect), high) if aspect > 1 else (wide, high / float(aspect))
+    scale = min(1.0, longest_side / max(wide, high))
+    if scale == 1.0 and (wide, high) == (width, height):
+        return max(2, width & ~1), max(2, height & ~1)
+    return _even(wide * scale, longest_side), _even(high * scale, longest_side)
+
+
+def _even(side: float, limit: int) -> int:
+    return max(2, min(2 * round(side / 2), limit & ~1))
+
+
+class Normaliser:
+    """Brings decoded frames to `Picture`; keeps the scaler between frames of one stream."""
+
+    def __init__(self, *, longest_side: int = 1920) -> None:
+        self._longest_side = longest_side
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: VideoFrame, aspect: Fraction | None = None) -> Picture:
+        """Square pixels, upright, even sides, none over the limit, 8-bit limited range.
+
+        Limited-range yuv420p is taken as it is, so BT.709 keeps its own matrix: its colours are
+        off by up to 20 of 255, and converting costs eight times the copy.
+        """
+        width, height = target_size(frame.width, frame.height, aspect, self._longest_side)
+        as_is = (
+            frame.format.name == "yuv420p"
+            and frame.color_range != _FULL_RANGE
+            and (width, height) == (max(2, frame.width & ~1), max(2, frame.height & ~1))
+            and min(frame.width, frame.height) >= 2
+        )
+        if not as_is:
+            frame = self._reformatter.reformat(
+                frame,
+                width=width,
+                height=height,
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU601,
+                dst_color_range=ColorRange.MPEG,
+                threads=1,
+            )
+        return _gather(frame, width, height, _quarter_turns(frame.rotation))
+
+
+def to_picture(frame: VideoFrame, *, longest_side: int = 1920) -> Picture:
+    """One frame by itself, with square pixels; a `Normaliser` is cheaper for many that differ."""
+    return Normaliser(longest_side=longest_side)(frame)
+
+
+def _quarter_turns(rotation: int) -> int:
+    """Degrees counter-clockwise, as the display matrix asks, to the nearest quarter turn."""
+    return round(rotation / 90) * 90 % 360
+
+
+def _gather(frame: VideoFrame, width: int, height: int, rotation: int) -> Picture:
+    """The planes of a yuv420p frame without their padding, cut to size and turned."""
+    on_side = rotation in (90, 270)
+    out_width, out_height = (height, width) if on_side else (width, height)
+    i420 = np.empty((out_height * 3 // 2, out_width), np.uint8)
+    picture = Picture(i420)
+    for index, target in enumerate((picture.y, picture.u, picture.v)):
+        plane = frame.planes[index]
+        shrink = 2 if index else 1
+        lines: Pixels = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
+        source = lines[: height // shrink, : width // shrink]
+        if rotation:
+            cv2.rotate(source, _TURNS[rotation], dst=target)
+        else:
+            target[:] = source
+    return picture
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """A decoded picture with its times (s): `captured` monotonic, `media_time` of the source."""
+
+    picture: Picture
+    captured: float
+    media_time: float
+
+
+class PacketDecoder:
+    """One video stream's decoder with low delay; skips when behind and survives broken packets."""
+
+    def __init__(
+        self,
+        stream: VideoStream,
+        *,
+        longest_side: int = 1920,
+        on_drop: DropCounter = ignore_drops,
+        live: bool = True,
+    ) -> None:
+        """`live`: time stamps are checked against the clock, else against the frame rate."""
+        self._live = live
+        self._normalise = Normaliser(longest_side=longest_side)
+        self._timeline = Timeline()
+        self._catch_up = CatchUp()
+        self._on_drop = on_drop
+        self._bad_packets = 0
+        self._last_captured: float | None = None
+        self.renew(stream)
+
+    def renew(self, stream: VideoStream) -> None:
+        """Go on with this stream, of the same file opened again."""
+        self._stream = stream
+        self._context = stream.codec_context
+        # Frame threads hold back one picture each; slice threads don't, but few cameras slice.
+        self._context.thread_type = "SLICE"
+        self._context.thread_count = 1
+        self._context.flags |= Flags.low_delay
+        self._context.copy_opaque = True
+        self._skipping = False
+        self.interval = _interval(stream)
+
+    def feed(self, packet: Packet[VideoStream], *, arrived: float, lag: float) -> Iterator[Shot]:
+        """The pictures that this packet completes, in order of showing.
+
+        `arrived`: monotonic seconds when it had been read; `lag`: seconds behind, above which
+        pictures are left out and counted. Raises `SourceEnded` after too many bad packets.
+        """
+        if not self._catch_up.admit(lag=lag, is_key=packet.is_keyframe, now=arrived):
+            self._on_drop(DECODER_BEHIND, 1)
+            return
+        if self._catch_up.skip_unreferenced != self._skipping:
+            self._skipping = self._catch_up.skip_unreferenced
+            self._context.skip_frame = "NONREF" if self._skipping else "DEFAULT"
+        # Pictures leave in another order than packets come: each carries its own arrival.
+        packet.opaque = arrived
+        frames = self._decode(packet)
+        if self._skipping and not frames:
+            self._on_drop(DECODER_BEHIND, 1)
+        for frame in frames:
+            yield self._shot(frame, arrived)
+
+    def flush(self, *, now: float) -> Iterator[Shot]:
+        """The pictures still held back, at the end of the stream."""
+        for frame in self._decode(None):
+            yield self._shot(frame, now)
+
+    def _decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+        try:
+            frames = self._stream.decode(packet)
+        except av.error.FFmpegError as error:
+            self._bad_packets += 1
+            self._on_drop(DECODE_ERROR, 1)
+            if self._bad_packets >= MAX_BAD_PACKETS:
+                raise SourceEnded(
+                    f"{self._bad_packets} packets in a row could not be decoded as "
+                    f"{self._context.name} ({error.strerror}): check the camera's video settings"
+                ) from None
+            return []
+        if frames:
+            self._bad_packets = 0
+        return frames
+
+    def _shot(self, frame: VideoFrame, arrived: float) -> Shot:
+        captured = frame.opaque if isinstance(frame.opaque, float) else arrived
+        last, self._last_captured = self._last_captured, captured
+        elapsed = captured - last if self._live and last is not None else self.interval
+        stamp = seconds(frame.pts, frame.time_base)
+        media_time = self._timeline.place(stamp, elapsed)
+        picture = self._normalise(frame, self._stream.sample_aspect_ratio)
+        return Shot(picture, captured, media_time)
+
+
+def _interval(stream: VideoStream) -> float:
+    """Seconds from picture to picture, by what the stream says of itself; 1/25 if nothing."""
+    rate = float(stream.average_rate or stream.guessed_rate or 25)
+    return 1 / rate if math.isfinite(rate) and 1 <= rate <= 240 else 1 / 25
+
+
+def seconds(stamp: int | None, time_base: Fraction | None) -> float | None:
+    """A time stamp in seconds; None if there is none."""
+    return None if stamp is None or time_base is None else float(stamp * time_base)
+
+
+def describe(error: av.error.FFmpegError) -> str:
+    """The library's reason without the file's or camera's name, which may hold a password."""
+    return error.strerror or type(error).__name__

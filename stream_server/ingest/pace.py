@@ -1,0 +1,89 @@
+"""Time and load of a source, pure: a media clock that no time stamp can break, and what to skip."""
+
+from __future__ import annotations
+
+# A step of the time stamps that differs from the time that passed by more is a jump, not a pause.
+JUMP_SECONDS = 5.0
+# A read that took this long had to wait: nothing more had arrived. Shorter ones may be the
+# interpreter lock changing hands.
+WAITED_SECONDS = 0.008
+
+
+class Timeline:
+    """Turns time stamps that stall, jump or run backwards into media time that only advances."""
+
+    def __init__(self) -> None:
+        self._stamp: float | None = None
+        self._media: float | None = None
+
+    def place(self, stamp: float | None, elapsed: float) -> float:
+        """Media time (s) of the next picture.
+
+        `stamp`: its time stamp (s), None if it has none. `elapsed`: the time (s) that has
+        probably passed since the picture before, used where the stamp can't be believed.
+        """
+        last, self._stamp = self._stamp, stamp if stamp is not None else self._stamp
+        if self._media is None:
+            self._media = stamp if stamp is not None else 0.0
+            return self._media
+        step = None if stamp is None or last is None else stamp - last
+        if step is None or step <= 0 or abs(step - elapsed) > JUMP_SECONDS:
+            step = max(elapsed, 0.0)
+        self._media += step
+        return self._media
+
+
+class Backlog:
+    """How far a live reader is behind what has arrived already."""
+
+    def __init__(self) -> None:
+        self._floor: float | None = None
+        self._offset = 0.0
+
+    def lag(self, stamp: float | None, arrived: float, waited: float) -> float:
+        """Seconds behind, for a packet read at `arrived` (monotonic) after `waited` seconds.
+
+        A packet that had to be waited for is never behind, whatever its time stamp: a slow
+        network is no reason to skip, only a full queue is.
+        """
+        if stamp is None:
+            return 0.0
+        offset = arrived - stamp
+        jumped = abs(offset - self._offset) > JUMP_SECONDS
+        self._offset = offset
+        if self._floor is None or jumped or waited > WAITED_SECONDS or offset < self._floor:
+            self._floor = offset
+        return offset - self._floor
+
+
+class CatchUp:
+    """Decides which packets a decoder that has fallen behind leaves out. Times in seconds."""
+
+    def __init__(self, *, soft: float = 0.3, hard: float = 1.5, patience: float = 10.0) -> None:
+        self._soft = soft
+        self._hard = hard
+        self._patience = patience
+        self._waiting_since: float | None = None
+        self.skip_unreferenced = False
+
+    def admit(self, *, lag: float, is_key: bool, now: float) -> bool:
+        """Whether to decode this packet.
+
+        From `hard` on only key frames are, until one is on time: leaving out a picture that
+        others refer to would smear all of them. After `patience` without one it goes on anyway.
+        Sets `skip_unreferenced` from `soft` on.
+        """
+        self.skip_unreferenced = lag >= (self._soft / 3 if self.skip_unreferenced else self._soft)
+        late = lag >= self._hard
+        if self._waiting_since is None:
+            if not late or is_key:
+                return True
+            self._waiting_since = now
+            return False
+        if not late and is_key:
+            self._waiting_since = None
+            return True
+        if now - self._waiting_since >= self._patience:
+            self._waiting_since = None
+            return True
+        return is_key
