@@ -56,6 +56,14 @@ def test_the_mask_follows_a_turned_and_moved_face():
     assert abs(rows.mean() - mouth[1]) < 40
 
 
+def test_the_mask_bulges_to_where_the_nose_points():
+    def middle(push):
+        nose = np.array([[0, 0], [0, 0], [push, 0], [0, 0], [0, 0]], np.float32)
+        return np.nonzero(changed("correct", landmarks=LANDMARKS + nose))[1].mean()
+
+    assert middle(-18) < middle(0) - 3 < middle(18) - 6
+
+
 def test_a_face_outside_the_picture_is_no_error():
     assert not changed("correct", landmarks=LANDMARKS + 5000).any()
 

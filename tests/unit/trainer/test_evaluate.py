@@ -27,6 +27,7 @@ LOGITS = np.eye(3, dtype=np.float32)[[0, 2, 1, 1, 2, 0]] * 4
 def test_accuracies_and_confusion():
     assert accuracy(LOGITS, LABELS) == pytest.approx(4 / 6)
     assert confusion(LOGITS, LABELS).tolist() == [[1, 0, 1], [0, 2, 0], [1, 0, 1]]
+    assert confusion(LOGITS[:2], LABELS[:2]).tolist() == [[1, 0, 1], [0, 0, 0], [0, 0, 0]]
     # Asked for two classes, the second face's best of the two is a tie, won by the first.
     assert two_class_accuracy(LOGITS, LABELS) == 1.0
     assert math.isnan(accuracy(LOGITS[:0], LABELS[:0]))

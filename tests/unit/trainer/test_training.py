@@ -90,6 +90,15 @@ def test_batches_are_whole_and_the_same_for_the_same_seed(workers):
         assert torch.equal(labels, also)
 
 
+def test_training_sees_rgb():
+    blue = {name: replace(p, images=p.images // 2) for name, p in pools().items()}
+    for crops_of in blue.values():
+        crops_of.images[..., 0] += 128
+    images = torch.cat([images for images, _ in batches(blue, TINY, 0)]).float()
+    red, _, blue_mean = images.mean(dim=(0, 1, 2))
+    assert blue_mean > red + 20
+
+
 STEPS = (views.occlude, views.recolour, views.dim, views.blur, views.shrink, views.compress)
 
 
