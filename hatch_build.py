@@ -11,6 +11,8 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +60,8 @@ def node_commands() -> tuple[Path, Path]:
     return node, modules / "npm" / "bin" / "npm-cli.js"
 
 
-def run_npm(root: Path, *arguments: str) -> None:
-    """Run npm in frontend/; raises PageBuildError with npm's own last lines if it fails."""
+def npm_call(root: Path, arguments: Sequence[str]) -> tuple[list[str], Path, dict[str, str]]:
+    """Command, folder and environment for npm in frontend/ with the Node from PyPI."""
     node, npm = node_commands()
     environment = os.environ | {
         "PATH": f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -67,11 +69,17 @@ def run_npm(root: Path, *arguments: str) -> None:
         "npm_config_fund": "false",
         "npm_config_update_notifier": "false",
     }
-    command = f"npm {' '.join(arguments)}"
+    return [str(node), str(npm), *arguments], root / SOURCES, environment
+
+
+def run_npm(root: Path, *arguments: str) -> None:
+    """Run npm in frontend/; raises PageBuildError with npm's own last lines if it fails."""
+    command, folder, environment = npm_call(root, arguments)
+    shown = f"npm {' '.join(arguments)}"
     try:
         done = subprocess.run(
-            [node, npm, *arguments],
-            cwd=root / SOURCES,
+            command,
+            cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -82,11 +90,11 @@ def run_npm(root: Path, *arguments: str) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise PageBuildError(
-            f"`{command}` took over {NPM_SECONDS} s: is the npm registry reachable?"
+            f"`{shown}` took over {NPM_SECONDS} s: is the npm registry reachable?"
         ) from error
     if done.returncode:
         tail = "\n".join(done.stdout.strip().splitlines()[-30:])
-        raise PageBuildError(f"`{command}` in {SOURCES}/ ended with {done.returncode}:\n{tail}")
+        raise PageBuildError(f"`{shown}` in {SOURCES}/ ended with {done.returncode}:\n{tail}")
 
 
 def build_page(root: Path) -> bool:
@@ -96,7 +104,7 @@ def build_page(root: Path) -> bool:
     if not (root / SOURCES / "package-lock.json").is_file():
         raise PageBuildError(f"{SOURCES}/package-lock.json is missing: the tree is not complete")
     digest = sources_digest(root / SOURCES)
-    run_npm(root, "ci")
+    run_npm(root, "ci", "--omit=dev")
     run_npm(root, "run", "build")
     if not (root / PAGE / "index.html").is_file():
         raise PageBuildError(f"`npm run build` left no {PAGE}/index.html")
@@ -117,3 +125,13 @@ class PageHook(BuildHookInterface):  # type: ignore[type-arg]
     def clean(self, versions: list[str]) -> None:
         """`hatch clean`: remove the built page."""
         shutil.rmtree(Path(self.root) / PAGE, ignore_errors=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python hatch_build.py run check`: npm in frontend/ with the Node from PyPI, for `make`."""
+    command, folder, environment = npm_call(Path(__file__).parent, arguments)
+    return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
