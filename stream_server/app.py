@@ -163,6 +163,7 @@ def server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        root_path=settings.server.root_path,
         lifespan="off",
         ws="none",
         ssl_certfile=server.tls_cert,
@@ -216,7 +217,6 @@ def web_app(settings: Settings, services: Services, sessions: Sessions) -> ASGIA
         ),
         sources=SourcePolicy(settings.api.source_schemes, settings.api.media_dir),
         cors_origins=settings.server.cors_origins,
-        root_path=settings.server.root_path,
         routers=[
             whip_routes(
                 hub,
@@ -250,6 +250,8 @@ async def open_inference(settings: Settings, metrics: Metrics) -> AsyncIterator[
     """
     detector, selected, card = await asyncio.to_thread(load_models, settings)
     metrics.runtime(selected.name, selected.device, selected.precision)
+    if selected.gpu_memory is not None:
+        metrics.gpu_memory(selected.device, selected.gpu_memory)
     uncertain_below = settings.classifier.uncertain_below
     if uncertain_below is None:
         uncertain_below = card.uncertain_below
@@ -282,13 +284,6 @@ def load_models(settings: Settings) -> tuple[FaceDetector, Selected, ModelCard]:
         device=settings.classifier.device,
         precision=settings.classifier.precision,
         cache_dir=settings.cache_dir,
-    )
-    log.info(
-        "classifier_chosen",
-        runtime=selected.name,
-        device=selected.device,
-        precision=selected.precision,
-        why=selected.reason,
     )
     return make_detector(settings.detector), selected, weights.card
 

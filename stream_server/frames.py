@@ -72,11 +72,11 @@ class Picture:
         height, width = bgr.shape[:2]
         if height % 2 or width % 2:
             bgr = np.pad(bgr, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        return cls(cv2.cvtColor(bgr, cv2.COLOR_BGR2YUV_I420))
+        return cls(_converted(bgr, cv2.COLOR_BGR2YUV_I420))
 
     def bgr(self) -> Pixels:
         """The whole picture as (height, width, 3) BGR; as dear as a decode."""
-        return cv2.cvtColor(self.i420, cv2.COLOR_YUV2BGR_I420)
+        return _converted(self.i420, cv2.COLOR_YUV2BGR_I420)
 
     def scaled_bgr(self, width: int, height: int) -> Pixels:
         """The picture scaled to (height, width, 3) BGR; both sides must be even."""
@@ -106,11 +106,15 @@ class Picture:
                 self.v[half].reshape(-1),
             ]
         ).reshape((bottom - top) * 3 // 2, right - left)
-        return cv2.cvtColor(region, cv2.COLOR_YUV2BGR_I420), left, top
+        return _converted(region, cv2.COLOR_YUV2BGR_I420), left, top
 
     def copy(self) -> Picture:
         """A picture of its own that may be drawn on."""
         return Picture(self.i420.copy())
+
+
+def _converted(pixels: Pixels, code: int) -> Pixels:
+    return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -325,7 +325,8 @@ class Stream:
         self._metrics.set_stale(stale)
         self._pipeline.notice = f"Not live: no new picture for {still:.0f} s" if stale else None
         if self._state in ("live", "stale") and stale:
-            frozen = self._picture_at is not None and self._picture_at > (changed_at or 0.0) + 1
+            silent = now - (self._picture_at or 0.0)
+            frozen = silent < self._options.stale_seconds / 2
             what = "frames arrive, but all show the same picture" if frozen else "no frames"
             self._enter("stale", f"{what} for {still:.0f} s")
         elif (
