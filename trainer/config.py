@@ -31,17 +31,17 @@ class TrainConfig:
     """One training run. `small_size` pixels are used for the first `small_epochs` epochs."""
 
     preset: str = "best"
-    epochs: int = 20
-    small_epochs: int = 13
-    size: int = 112
-    small_size: int = 80
-    faces_per_epoch: int = 12_000
-    painted: int = 14_000
+    epochs: int = 12
+    small_epochs: int = 9
+    size: int = 96
+    small_size: int = 64
+    faces_per_epoch: int = 10_000
+    painted: int = 10_000
     batch: int = 64
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
     label_smoothing: float = 0.05
-    ema_decay: float = 0.998
+    ema_decay: float = 0.995
     seed: int = 7
     threads: int = 2
     workers: int = 1
