@@ -109,12 +109,11 @@ def _places(box: Rect, wide: int, high: int, width: int, height: int) -> list[Re
         (box.x1, bottom),
         (box.x0 - wide, bottom),
     ]
-    inside = []
-    for x, y in corners:
-        if 0 <= y <= height - high:
-            left = min(max(x, 0), width - wide)
-            inside.append(Rect(left, y, left + wide, y + high))
-    return inside
+    inside = [(x, y) for x, y in corners if 0 <= y <= height - high]
+    # A small face in a low picture: over it, as far up or down as the picture goes.
+    inside = inside or [(box.x0, min(max(box.y0 - high, 0), height - high))]
+    lefts = [(min(max(x, 0), width - wide), y) for x, y in inside]
+    return [Rect(left, y, left + wide, y + high) for left, y in lefts]
 
 
 def _freest(places: Sequence[Rect], obstacles: Corners, weights: Corners) -> int:

@@ -23,6 +23,8 @@ from stream_server.annotate.layout import (
 )
 from stream_server.frames import Face, Picture, Pixels, Verdict
 
+Planes = tuple[Pixels, Pixels, Pixels]
+
 _BLACK, _GREY = 16, 128
 
 WORDS = {
@@ -79,14 +81,15 @@ def draw(picture: Picture, faces: Sequence[Face]) -> Picture:
             boxes.append(box)
             inks.append(INKS[face.verdict])
             tiles.append(_tile(caption(face), font_size(width, height, box.width), inks[-1]))
+    planes = drawn.y, drawn.u, drawn.v
     thickness = line_width(width, height)
     for box, ink in zip(boxes, inks, strict=True):
-        _outline(drawn.y, box, thickness)
+        _outline(planes[0], box, thickness)
         for line in box_lines(box, thickness):
-            _fill(drawn, line, ink)
+            _fill(planes, line, ink)
     places = place_labels(boxes, [(tile.width, tile.height) for tile in tiles], width, height)
     for place, tile in zip(places, tiles, strict=True):
-        _blit(drawn, place, tile)
+        _blit(planes, place, tile)
     return drawn
 
 
@@ -104,15 +107,16 @@ def banner(picture: Picture, text: str) -> Picture:
         tile = _tile(text, size, _BANNER_INK)
     wide, high = min(tile.width, picture.width), min(tile.height, picture.height)
     left, top = (picture.width - wide) // 4 * 2, (picture.height - high) // 4 * 2
-    _blit(drawn, Rect(left, top, left + wide, top + high), tile)
+    _blit((drawn.y, drawn.u, drawn.v), Rect(left, top, left + wide, top + high), tile)
     return drawn
 
 
-def _fill(picture: Picture, rect: Rect, ink: Ink) -> None:
-    picture.y[rect.y0 : rect.y1, rect.x0 : rect.x1] = ink.y
+def _fill(planes: Planes, rect: Rect, ink: Ink) -> None:
+    luma, u, v = planes
+    luma[rect.y0 : rect.y1, rect.x0 : rect.x1] = ink.y
     half = np.s_[rect.y0 // 2 : rect.y1 // 2, rect.x0 // 2 : rect.x1 // 2]
-    picture.u[half] = ink.u
-    picture.v[half] = ink.v
+    u[half] = ink.u
+    v[half] = ink.v
 
 
 def _outline(luma: Pixels, box: Rect, thickness: int) -> None:
@@ -125,12 +129,13 @@ def _outline(luma: Pixels, box: Rect, thickness: int) -> None:
             luma[y0:y1, [x0, x1 - 1]] = _BLACK
 
 
-def _blit(picture: Picture, place: Rect, tile: Tile) -> None:
+def _blit(planes: Planes, place: Rect, tile: Tile) -> None:
+    luma, u, v = planes
     wide, high = place.width, place.height
-    picture.y[place.y0 : place.y1, place.x0 : place.x1] = tile.y[:high, :wide]
+    luma[place.y0 : place.y1, place.x0 : place.x1] = tile.y[:high, :wide]
     half = np.s_[place.y0 // 2 : place.y1 // 2, place.x0 // 2 : place.x1 // 2]
-    picture.u[half] = tile.u[: high // 2, : wide // 2]
-    picture.v[half] = tile.v[: high // 2, : wide // 2]
+    u[half] = tile.u[: high // 2, : wide // 2]
+    v[half] = tile.v[: high // 2, : wide // 2]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,7 +24,8 @@ from stream_server.frames import check_stream_name
 
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Scheme = Literal["rtsp", "rtsps", "file", "demo"]
-SCHEMES: tuple[str, ...] = get_args(Scheme)
+# A webrtc: stream is there from the start and waits for its publisher.
+SCHEMES: tuple[str, ...] = (*get_args(Scheme), "webrtc")
 
 
 class Section(BaseModel):
@@ -128,7 +129,7 @@ class Source(Section):
     """One camera or file."""
 
     url: str = Field(
-        repr=False, description="rtsp://, rtsps://, file:// or demo:; or a file's path"
+        repr=False, description="rtsp://, rtsps://, file://, demo: or webrtc:; or a file's path"
     )
     transport: Literal["auto", "tcp", "udp"] = Field(
         default="auto", description="RTSP media over tcp or udp; auto tries tcp, then udp"
@@ -150,13 +151,17 @@ def check_source_url(url: str) -> str:
 
     Raises ValueError whose text does not repeat the URL, which may hold a password.
     """
-    if not url or any(character.isspace() or not character.isprintable() for character in url):
-        raise ValueError("the URL is empty or holds blanks; percent-encode a blank as %20")
+    if not url or not url.isprintable():
+        raise ValueError("the URL is empty or holds control characters")
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", url)
     if scheme is None:
         return Path(url).expanduser().absolute().as_uri()
     if scheme[1].lower() not in SCHEMES:
         raise ValueError(f"scheme {scheme[1]!r} cannot be read; use one of {', '.join(SCHEMES)}")
+    if " " in url:
+        raise ValueError("the URL holds a blank; write it as %20")
+    if scheme[1].lower() in ("demo", "webrtc") and scheme.end() != len(url):
+        raise ValueError(f"nothing goes behind the colon of {scheme[0]}")
     if scheme[1].lower() in ("rtsp", "rtsps"):
         try:
             parts = urlsplit(url)
