@@ -154,9 +154,10 @@ class RtspSource:
                 f"({error.reason or 'handshake failed'}): try rtsp:// instead of rtsps://"
             ) from None
         except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else "no connection"
             raise SourceUnreachable(
-                f"{self._camera.address} cannot be reached "
-                f"({os.strerror(error.errno) if error.errno else 'no connection'}): check the address and the network"
+                f"{self._camera.address} cannot be reached ({reason}): "
+                "check the address and the network"
             ) from None
 
     async def _resolve(self, sink: PictureSink) -> list[str]:
