@@ -119,7 +119,10 @@ class PageHook(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Make sure that the page is there before files are gathered."""
-        built = build_page(Path(self.root))
+        try:
+            built = build_page(Path(self.root))
+        except PageBuildError as error:
+            self.app.abort(f"The page cannot be built: {error}")
         self.app.display_info("page: built" if built else "page: up to date")
 
     def clean(self, versions: list[str]) -> None:
