@@ -120,6 +120,17 @@ export async function publish(
   return bringUp(pc, url, signal, (answer) => withStartBitrate(answer, START_KBPS));
 }
 
+/** H.264 before the others: the server encodes it cheapest, and phones decode it in hardware. */
+function preferH264(transceiver: RTCRtpTransceiver): void {
+  const codecs = RTCRtpReceiver.getCapabilities("video")?.codecs ?? [];
+  const isH264 = ({ mimeType }: RTCRtpCodec) => mimeType.toLowerCase() === "video/h264";
+  if (!codecs.some(isH264) || !("setCodecPreferences" in transceiver)) return;
+  transceiver.setCodecPreferences([
+    ...codecs.filter(isH264),
+    ...codecs.filter((codec) => !isH264(codec)),
+  ]);
+}
+
 /**
  * Plays a stream by WHEP with the least buffering. `onTrack` gets its picture, `onResult` each
  * message of the "faces" channel.
@@ -132,7 +143,9 @@ export async function play(
   onResult: (message: string) => void,
 ): Promise<Peer> {
   const pc = newConnection(iceServers);
-  const { receiver } = pc.addTransceiver("video", { direction: "recvonly" });
+  const transceiver = pc.addTransceiver("video", { direction: "recvonly" });
+  preferH264(transceiver);
+  const { receiver } = transceiver;
   const hints = receiver as RTCRtpReceiver & {
     jitterBufferTarget?: number | null;
     playoutDelayHint?: number | null;

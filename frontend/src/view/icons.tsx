@@ -37,7 +37,7 @@ export function VerdictIcon({ label, size }: { label: Label; size?: number }) {
           {HEAD}
           {EYES}
           <path
-            d="M3.2 12.4 12 11.300l8.8 1.100M6.7 12.100v2.700c0 2.3 2.4 4.2 5.3 4.200s5.3-1.9 5.3-4.200v-2.700L12 11.300z"
+            d="M3.2 12.4 12 11.3l8.8 1.1M6.7 12.1v2.7c0 2.3 2.4 4.2 5.3 4.2s5.3-1.9 5.3-4.2v-2.7L12 11.3z"
             fill="currentColor"
             fill-opacity=".32"
           />
@@ -48,7 +48,7 @@ export function VerdictIcon({ label, size }: { label: Label; size?: number }) {
         <Icon {...props}>
           {HEAD}
           {EYES}
-          <path d="M8.4 16.200c1-.9 2.2-1.4 3.6-1.400s2.6.5 3.6 1.4" />
+          <path d="M8.4 16.2c1-.9 2.2-1.4 3.6-1.4s2.6.5 3.6 1.4" />
         </Icon>
       );
     case "incorrect":
@@ -56,9 +56,9 @@ export function VerdictIcon({ label, size }: { label: Label; size?: number }) {
         <Icon {...props}>
           {HEAD}
           {EYES}
-          <path d="M12 9.800v2.700h1" />
+          <path d="M12 9.8v2.7h1" />
           <path
-            d="M4 16.2 12 15l8 1.200M7.3 15.900c.5 2.3 2.4 3.6 4.7 3.600s4.2-1.3 4.7-3.600L12 15z"
+            d="M4 16.2 12 15l8 1.2M7.3 15.9c.5 2.3 2.4 3.6 4.7 3.6s4.2-1.3 4.7-3.6L12 15z"
             fill="currentColor"
             fill-opacity=".32"
           />
@@ -68,7 +68,7 @@ export function VerdictIcon({ label, size }: { label: Label; size?: number }) {
       return (
         <Icon {...props}>
           <circle cx="12" cy="12" r="9.2" stroke-dasharray="3.6 2.2" />
-          <path d="M9.5 9.600a2.6 2.6 0 1 1 3.7 2.400c-.8.4-1.2.9-1.2 1.8" />
+          <path d="M9.5 9.6a2.6 2.6 0 1 1 3.7 2.4c-.8.4-1.2.9-1.2 1.8" />
           <circle cx="12" cy="16.7" r=".9" fill="currentColor" stroke="none" />
         </Icon>
       );
@@ -81,7 +81,7 @@ export function Logo() {
       <rect width="32" height="32" rx="9" fill="var(--brand)" />
       <circle cx="16" cy="15.5" r="9.5" fill="none" stroke="var(--on-brand)" stroke-width="2" />
       <path
-        d="M7.5 15.500c3-1.6 5.6-2.4 8.5-2.400s5.5.8 8.5 2.400c0 5-3.5 9.3-8.5 9.300s-8.5-4.3-8.5-9.300z"
+        d="M7.5 15.5c3-1.6 5.6-2.4 8.5-2.4s5.5.8 8.5 2.4c0 5-3.5 9.3-8.5 9.3s-8.5-4.3-8.5-9.3z"
         fill="var(--on-brand)"
       />
       <circle cx="12.4" cy="10.7" r="1.2" fill="var(--on-brand)" />
@@ -103,7 +103,7 @@ export const StopIcon = () => (
 );
 export const BinIcon = () => (
   <Icon size={18}>
-    <path d="M4 7h16M10 11v6M14 11v6M6 7l1 12.500h10L18 7M9 7V4.500h6V7" />
+    <path d="M4 7h16M10 11v6M14 11v6M6 7l1 12.5h10L18 7M9 7V4.5h6V7" />
   </Icon>
 );
 export const PlusIcon = () => (
@@ -113,7 +113,7 @@ export const PlusIcon = () => (
 );
 export const WarningIcon = () => (
   <Icon size={22}>
-    <path d="M12 4 2.8 19.500h18.400zM12 10v4.5" />
+    <path d="M12 4 2.8 19.5h18.4zM12 10v4.5" />
     <circle cx="12" cy="17" r=".6" fill="currentColor" />
   </Icon>
 );
@@ -125,6 +125,6 @@ export const CloseIcon = () => (
 export const ThemeIcon = () => (
   <Icon>
     <circle cx="12" cy="12" r="8.5" />
-    <path d="M12 3.500a8.5 8.5 0 0 1 0 17z" fill="currentColor" />
+    <path d="M12 3.5a8.5 8.5 0 0 1 0 17z" fill="currentColor" />
   </Icon>
 );
