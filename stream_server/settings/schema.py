@@ -328,7 +328,7 @@ class Classifier(Section):
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
         default="auto", description="auto, fp32, fp16 or bf16"
     )
-    max_batch: int = Field(default=32, ge=1, le=1024, description="crops classified in one go")
+    max_batch: int = Field(default=32, ge=1, le=256, description="crops classified in one go")
     window_ms: float = Field(
         default=3, ge=0, le=1000, description="how long the first crop waits for company"
     )
