@@ -66,7 +66,8 @@ def choose_precision(weights: Weights, wanted: str, cache_dir: Path | None) -> P
     log.info("precision_tried", precision=candidate, **asdict(trial))
     if wanted == "auto":
         return PrecisionChoice(candidate if trial.better else "fp32", said)
-    if not trial.ran or trial.difference > USABLE:
+    # A NaN is no agreement either.
+    if not (trial.ran and trial.difference <= USABLE):
         raise ModelError(f"precision {said}: set classifier.precision to fp32 or auto")
     return PrecisionChoice(candidate, f"the precision asked for; {said}")
 
@@ -74,7 +75,7 @@ def choose_precision(weights: Weights, wanted: str, cache_dir: Path | None) -> P
 def _told(trial: Trial) -> str:
     if not trial.ran:
         return f"does not run on this machine ({trial.detail})"
-    if trial.difference > AGREE:
+    if not trial.difference <= AGREE:
         return f"differs from fp32 by {trial.difference:.3f}, more than {AGREE}"
     return f"takes {trial.other_ms:.1f} ms for 8 crops, fp32 {trial.fp32_ms:.1f} ms"
 
