@@ -1,0 +1,197 @@
+"""`maskstream predict`: pictures and videos from disk through the same analysis as the service."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TextIO, TypeVar
+
+import av
+import cv2
+
+from stream_server.annotate import draw
+from stream_server.app import open_inference
+from stream_server.errors import InvalidPicture, MaskstreamError, SettingsError
+from stream_server.frames import Face, Picture, Pixels
+from stream_server.predict.inputs import Item, find, replacing, targets
+from stream_server.predict.progress import Progress
+from stream_server.predict.records import Record
+from stream_server.predict.video import annotate_video, count_frames
+from stream_server.settings import Settings
+from stream_server.telemetry.metrics import Metrics
+from stream_server.web.uploads import decode
+
+Analyse = Callable[[Picture], Awaitable[Sequence[Face]]]
+T = TypeVar("T")
+
+MAX_PIXELS = 120_000_000
+MAX_BYTES = 512 << 20
+PICTURES_AT_ONCE = 4
+JPEG = (".jpg", ".jpeg")
+FACES_FILE = "faces.jsonl"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of the inputs: how many are done, and of the others the reason in one line."""
+
+    done: int = 0
+    faces: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+def predict_files(
+    settings: Settings, inputs: Sequence[str], out: Path | None, *, to_stdout: bool
+) -> int:
+    """Annotate `inputs` into `out` and tell the faces; returns the exit code.
+
+    Raises SettingsError when there is nothing to do or `out` cannot be used, ModelError or
+    WeightsError when the model cannot be loaded.
+    """
+    items, failures = find(inputs)
+    outcome = Outcome(failures=failures)
+    outputs = targets(items, out) if out is not None else [None] * len(items)
+    if out is not None:
+        _make_folder(out)
+    if items:
+        asyncio.run(_with_models(settings, items, outputs, out, to_stdout, outcome))
+    _summarise(outcome, out, sys.stderr)
+    return 1 if outcome.failures else 0
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"--out {out}: the folder cannot be made ({error.strerror}); name another"
+        ) from error
+
+
+def _summarise(outcome: Outcome, out: Path | None, stream: TextIO) -> None:
+    if out is not None and outcome.done:
+        inputs = "input" if outcome.done == 1 else "inputs"
+        print(f"{outcome.done} {inputs}, {outcome.faces} faces found; see {out}", file=stream)
+    for failure in outcome.failures:
+        print(f"maskstream: {failure}", file=stream)
+
+
+async def _with_models(
+    settings: Settings,
+    items: Sequence[Item],
+    outputs: Sequence[Path | None],
+    out: Path | None,
+    to_stdout: bool,
+    outcome: Outcome,
+) -> None:
+    async with open_inference(settings, Metrics()) as inference:
+        with ExitStack() as stack:
+            sinks = [sys.stdout] if to_stdout else []
+            if out is not None:
+                sinks.append(stack.enter_context((out / FACES_FILE).open("w", encoding="utf-8")))
+            # On one terminal, lines of JSON and the progress line would tear each other up.
+            silent = to_stdout and sys.stdout.isatty()
+            progress = stack.enter_context(
+                Progress(_total_work(items), sys.stderr, shown=sys.stderr.isatty() and not silent)
+            )
+
+            def tell(record: Record) -> None:
+                for sink in sinks:
+                    print(record.json_line(), file=sink, flush=sink is sys.stdout)
+                outcome.faces += len(record.faces)
+                progress.advance(record.file)
+
+            await process(items, outputs, inference.analyser.analyse, tell, outcome)
+
+
+def _total_work(items: Sequence[Item]) -> int:
+    return sum(count_frames(item.path) if item.is_video else 1 for item in items)
+
+
+async def process(
+    items: Sequence[Item],
+    outputs: Sequence[Path | None],
+    analyse: Analyse,
+    tell: Callable[[Record], None],
+    outcome: Outcome,
+) -> None:
+    """Each item in its order; one that cannot be read is noted in `outcome` and left out."""
+    jobs = list(zip(items, outputs, strict=True))
+    pictures = [job for job in jobs if not job[0].is_video]
+    starts = [partial(_picture, *job, analyse) for job in pictures]
+    async for result in _in_order(starts, PICTURES_AT_ONCE):
+        if isinstance(result, Record):
+            tell(result)
+            outcome.done += 1
+        else:
+            outcome.failures.append(result)
+    for item, output in jobs:
+        if item.is_video:
+            try:
+                await annotate_video(item.path, output, analyse, tell)
+                outcome.done += 1
+            except BrokenPipeError:
+                raise
+            except (MaskstreamError, OSError, av.error.FFmpegError) as error:
+                outcome.failures.append(_reason(item.path, error))
+
+
+async def _in_order(starts: Iterable[Callable[[], Awaitable[T]]], at_once: int) -> AsyncIterator[T]:
+    """The results of the jobs in their order, with at most `at_once` of them under way."""
+    waiting: deque[asyncio.Future[T]] = deque()
+    try:
+        for start in starts:
+            waiting.append(asyncio.ensure_future(start()))
+            if len(waiting) >= at_once:
+                yield await waiting.popleft()
+        while waiting:
+            yield await waiting.popleft()
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def _picture(item: Item, output: Path | None, analyse: Analyse) -> Record | str:
+    """The record of one picture, or why there is none."""
+    try:
+        pixels = await asyncio.to_thread(read_picture, item.path)
+        picture = await asyncio.to_thread(Picture.from_bgr, pixels)
+        faces = tuple(await analyse(picture))
+        if output is not None:
+            await asyncio.to_thread(_write_picture, output, picture, faces, pixels.shape)
+    except (MaskstreamError, OSError) as error:
+        return _reason(item.path, error)
+    height, width = pixels.shape[:2]
+    return Record(str(item.path), width, height, faces)
+
+
+def read_picture(path: Path) -> Pixels:
+    """An upright BGR picture (EXIF orientation applied). Raises InvalidPicture or OSError."""
+    if path.stat().st_size > MAX_BYTES:
+        raise InvalidPicture(f"the file is larger than {MAX_BYTES >> 20} MB: scale it down")
+    return decode(path.read_bytes(), MAX_PIXELS)
+
+
+def _write_picture(
+    output: Path, picture: Picture, faces: Sequence[Face], shape: tuple[int, ...]
+) -> None:
+    # An odd side was padded to be drawn on.
+    drawn = draw(picture, faces).bgr()[: shape[0], : shape[1]]
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 95] if output.suffix.lower() in JPEG else []
+    done, data = cv2.imencode(output.suffix, drawn, quality)
+    if not done:
+        raise InvalidPicture(f"the annotated picture cannot be written as {output.suffix}")
+    with replacing(output) as unfinished:
+        unfinished.write_bytes(data.tobytes())
+
+
+def _reason(path: Path, error: Exception) -> str:
+    text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    return f"{path}: {text}".replace("\n", " ")
