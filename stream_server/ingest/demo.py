@@ -30,8 +30,8 @@ COLUMNS, ROWS = 3, 2
 SLOT_SECONDS = 5.0
 FADE_SECONDS = 0.8
 UNCLEAR_BLUR = 2.0  # px of the portrait
-# The rare verdicts are entered before they are left elsewhere, so that all four are always there.
-_EARLY, _MIDDLE, _LATE = 0.0, 0.5, 1.0
+# Every verdict is reached by one face before another leaves it, so that all four are always there.
+_EARLY, _MIDDLE, _LATE = 0.0, FADE_SECONDS + 0.1, 2 * FADE_SECONDS + 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +167,8 @@ def stage_at(seconds: float) -> Moment:
 def _fade_start(before: Stage, now: Stage) -> float:
     rare = (Verdict.INCORRECT, Verdict.UNCERTAIN)
     if now.verdict in rare:
-        return _EARLY
-    return _LATE if before.verdict in rare else _MIDDLE
+        return _MIDDLE
+    return _LATE if before.verdict in rare else _EARLY
 
 
 class Tile:

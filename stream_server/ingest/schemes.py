@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -92,7 +93,7 @@ def file_of(url: str) -> tuple[Path, bool]:
     A plain path is taken letter by letter; in a URL %XX and the ending `#once` have a meaning.
     """
     if url[:5].lower() != "file:":
-        return Path(url).expanduser(), False
+        return _at_home(url), False
     rest, hash_mark, option = url[5:].partition("#")
     if hash_mark and option != _ONCE:
         raise SourceUnsupported(f"unknown option '#{option[:40]}' of a file: only #{_ONCE} exists")
@@ -108,7 +109,12 @@ def file_of(url: str) -> tuple[Path, bool]:
         path = path[1:]
     if not path or "\0" in path:
         raise SourceUnsupported("the file: URL names no path: write file:///PATH")
-    return Path(path).expanduser(), bool(hash_mark)
+    return _at_home(path), bool(hash_mark)
+
+
+def _at_home(path: str) -> Path:
+    # Unlike Path.expanduser, this leaves the name of an unknown user as it is.
+    return Path(os.path.expanduser(path))
 
 
 def _known() -> str:

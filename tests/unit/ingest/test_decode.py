@@ -1,0 +1,292 @@
+"""Every kind of frame becomes upright I420 with square pixels, even sides and a bounded size."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.video.frame import VideoFrame
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_server.errors import SourceEnded
+from stream_server.frames import Picture
+from stream_server.ingest import decode
+from stream_server.ingest.decode import Normaliser, PacketDecoder, target_size, to_picture
+from tests.fakes.clips import BLUE, GREEN, GREY, RED, counter, make_clip, read_counter
+
+SIDES = st.integers(1, 5000)
+ASPECTS = st.one_of(st.none(), st.fractions(Fraction(1, 8), 8, max_denominator=1000))
+
+
+def pictures(path: Path, **options: int) -> list[Picture]:
+    """All pictures of a clip, through the decoder of live sources."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        decoder = PacketDecoder(stream, **options)
+        found = []
+        for packet in container.demux(stream):
+            if packet.size:
+                found += [shot.picture for shot in decoder.feed(packet, arrived=0.0, lag=0.0)]
+        return found + [shot.picture for shot in decoder.flush(now=0.0)]
+
+
+def corners(picture: Picture) -> list[tuple[int, int, int]]:
+    """RGB in the middle of each quarter: upper left, upper right, lower left, lower right."""
+    bgr, height, width = picture.bgr(), picture.height, picture.width
+    middles = [(y, x) for y in (height // 4, height * 3 // 4) for x in (width // 4, width * 3 // 4)]
+    return [tuple(int(v) for v in bgr[place][::-1]) for place in middles]
+
+
+def assert_colours(picture: Picture, *expected: tuple[int, int, int], off: int = 12) -> None:
+    for found, wanted in zip(corners(picture), expected, strict=True):
+        assert max(abs(a - b) for a, b in zip(found, wanted, strict=True)) <= off, corners(picture)
+
+
+UPRIGHT = (RED, GREEN, BLUE, GREY)
+
+
+@given(SIDES, SIDES, ASPECTS, st.integers(2, 4000))
+def test_sizes_are_even_bounded_and_keep_the_shape(width, height, aspect, longest):
+    out_width, out_height = target_size(width, height, aspect, longest)
+    assert out_width % 2 == out_height % 2 == 0
+    assert min(out_width, out_height) >= 2
+    assert max(out_width, out_height) <= max(longest, 2)
+    shown = width * float(aspect or 1) / height
+    # Rounding to even moves each side by a pixel, ignoring 1 % the shape by as much.
+    low = (out_width - 2.5) / (out_height + 2.5) / 1.011
+    high = (out_width + 2.5) / max(out_height - 2.5, 0.1) * 1.011
+    assert low <= shown <= high or min(out_width, out_height) <= 4
+
+
+@pytest.mark.parametrize(
+    ("size", "aspect", "longest", "expected"),
+    [
+        ((1280, 720), None, 1920, (1280, 720)),
+        ((1280, 720), Fraction(872, 873), 1920, (1280, 720)),
+        ((1281, 721), None, 1920, (1280, 720)),
+        ((720, 576), Fraction(64, 45), 1920, (1024, 576)),
+        ((1440, 1080), Fraction(4, 3), 1920, (1920, 1080)),
+        ((704, 480), Fraction(1, 2), 1920, (704, 960)),
+        ((3840, 2160), None, 1920, (1920, 1080)),
+        ((2160, 3840), None, 1920, (1080, 1920)),
+        ((640, 480), Fraction(0), 1920, (640, 480)),
+        ((640, 480), Fraction(1000), 1920, (640, 480)),
+    ],
+)
+def test_sizes_of_well_known_cameras(size, aspect, longest, expected):
+    assert target_size(*size, aspect, longest) == expected
+
+
+EVEN = [(320, 240), (324, 182)]
+ODD = [*EVEN, (321, 241)]
+
+
+@pytest.mark.parametrize(
+    ("codec", "pixels", "ending", "size"),
+    [
+        (codec, pixels, ending, size)
+        for codec, pixels, ending, sizes in (
+            ("libx264", "yuv420p", "mp4", EVEN),
+            ("libx264", "yuvj420p", "mp4", EVEN),
+            ("libx264", "yuv444p", "mkv", ODD),
+            ("libx265", "yuv420p10le", "mp4", EVEN),
+            ("mjpeg", "yuvj420p", "avi", ODD),
+            ("mjpeg", "yuvj422p", "avi", ODD),
+            ("ffv1", "yuv420p", "mkv", ODD),
+            ("ffv1", "bgra", "mkv", ODD),
+            ("libvpx-vp9", "yuv420p", "webm", ODD),
+        )
+        for size in sizes
+    ],
+)
+def test_pixel_formats_and_odd_sizes_keep_colours_and_place(tmp_path, codec, pixels, ending, size):
+    clip = make_clip(tmp_path / f"clip.{ending}", codec=codec, pixels=pixels, size=size, frames=3)
+    found = pictures(clip)
+    assert len(found) == 3
+    for picture in found:
+        assert (picture.width, picture.height) == (size[0] & ~1, size[1] & ~1)
+        assert picture.i420.flags["C_CONTIGUOUS"]
+        assert_colours(picture, *UPRIGHT)
+
+
+def test_grey_pictures_have_no_colour(tmp_path):
+    picture = pictures(make_clip(tmp_path / "grey.mkv", codec="ffv1", pixels="gray"))[0]
+    assert abs(int(picture.u.mean()) - 128) <= 1
+    assert abs(int(picture.v.mean()) - 128) <= 1
+
+
+def test_full_range_becomes_limited_range():
+    white = np.full((96, 64), 255, np.uint8)
+    white[64:] = 128
+    for name in ("yuvj420p", "yuv420p"):
+        frame = VideoFrame.from_ndarray(white, format=name)
+        if name == "yuv420p":
+            frame.color_range = 2
+        picture = to_picture(frame)
+        assert int(picture.y[0, 0]) == 235, name
+
+
+def test_limited_range_is_taken_without_a_change():
+    noise = np.random.default_rng(0).integers(0, 256, (96, 64), np.uint8)
+    frame = VideoFrame.from_ndarray(noise, format="yuv420p")
+    assert (to_picture(frame).i420 == noise).all()
+
+
+def test_lines_longer_than_the_picture_are_cut():
+    """82 is no multiple of any alignment: the decoder's lines are longer."""
+    noise = np.random.default_rng(0).integers(0, 256, (75, 82), np.uint8)
+    frame = VideoFrame.from_ndarray(noise, format="yuv420p")
+    assert frame.planes[0].line_size > 82 or frame.planes[1].line_size > 41
+    assert (to_picture(frame).i420 == noise).all()
+
+
+@pytest.mark.parametrize(
+    ("rotation", "expected"),
+    [
+        (90, (GREEN, GREY, RED, BLUE)),
+        (180, (GREY, BLUE, GREEN, RED)),
+        (-90, (BLUE, RED, GREY, GREEN)),
+        (270, (BLUE, RED, GREY, GREEN)),
+    ],
+)
+def test_rotation_is_applied(tmp_path, rotation, expected):
+    clip = make_clip(tmp_path / "turned.mp4", rotation=rotation, size=(324, 182), frames=2)
+    picture = pictures(clip)[0]
+    upright = rotation == 180
+    assert (picture.width, picture.height) == ((324, 182) if upright else (182, 324))
+    assert_colours(picture, *expected)
+
+
+def test_rotation_limit_and_stretched_pixels_together(tmp_path):
+    clip = make_clip(
+        tmp_path / "all.mp4", rotation=90, size=(360, 288), aspect=Fraction(64, 45), frames=2
+    )
+    picture = pictures(clip, longest_side=256)[0]
+    # 512 x 288 shown, halved to 256 x 144, then turned.
+    assert (picture.width, picture.height) == (144, 256)
+    assert_colours(picture, GREEN, GREY, RED, BLUE)
+
+
+def test_stretched_pixels_become_square(tmp_path):
+    clip = make_clip(tmp_path / "pal.mp4", size=(360, 288), aspect=Fraction(64, 45), frames=2)
+    picture = pictures(clip)[0]
+    assert (picture.width, picture.height) == (512, 288)
+    assert_colours(picture, *UPRIGHT)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 70), st.integers(1, 70), st.sampled_from(["yuv444p", "rgb24", "gray", "nv12"])
+)
+def test_any_size_of_any_format_gives_a_valid_picture(width, height, pixels):
+    if pixels == "nv12":
+        width, height = width + width % 2, height + height % 2
+    shape = {"yuv444p": (3, height, width), "rgb24": (height, width, 3)}.get(pixels)
+    if pixels == "nv12":
+        shape = (height * 3 // 2, width)
+    frame = VideoFrame.from_ndarray(np.full(shape or (height, width), 128, np.uint8), format=pixels)
+    picture = to_picture(frame)
+    assert (picture.width, picture.height) == (max(2, width & ~1), max(2, height & ~1))
+    assert picture.v.shape == (picture.height // 2, picture.width // 2)
+
+
+def test_a_normaliser_follows_a_change_of_size():
+    normalise = Normaliser(longest_side=64)
+    for width, height in ((320, 240), (160, 120), (240, 320)):
+        frame = VideoFrame.from_ndarray(np.zeros((height, width, 3), np.uint8), format="rgb24")
+        assert max(normalise(frame).i420.shape[1], normalise(frame).height) == 64
+
+
+def feed_all(clip: Path, lag: float, drops: dict[str, int]) -> list[int]:
+    """The numbers of the pictures that come out at this lag."""
+
+    def count(reason: str, number: int) -> None:
+        drops[reason] = drops.get(reason, 0) + number
+
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+        decoder = PacketDecoder(stream, on_drop=count)
+        shots = []
+        for number, packet in enumerate(container.demux(stream)):
+            if packet.size:
+                shots += decoder.feed(packet, arrived=number * 0.04, lag=lag if number else 0.0)
+        shots += decoder.flush(now=9.0)
+    return [read_counter(shot.picture.y) for shot in shots]
+
+
+B_FRAMES = {"preset": "ultrafast", "bf": "2", "b_strategy": "0", "b-pyramid": "none"}
+
+
+def test_a_decoder_a_little_behind_skips_only_what_nothing_refers_to(tmp_path):
+    clip = make_clip(tmp_path / "b.mp4", frames=24, paint=counter, options=B_FRAMES)
+    everything: dict[str, int] = {}
+    assert feed_all(clip, 0.0, everything) == list(range(24))
+    assert everything == {}
+    drops: dict[str, int] = {}
+    shown = feed_all(clip, 0.5, drops)
+    assert shown == sorted(shown)
+    assert 6 <= len(shown) <= 14
+    assert 10 <= drops[decode.DECODER_BEHIND] <= 18
+
+
+def test_a_decoder_far_behind_shows_key_frames_only(tmp_path):
+    clip = make_clip(tmp_path / "p.mp4", frames=25, paint=counter)
+    drops: dict[str, int] = {}
+    assert feed_all(clip, 3.0, drops) == [0, 10, 20]
+    assert drops == {decode.DECODER_BEHIND: 22}
+
+
+def test_pictures_come_in_order_and_carry_their_own_arrival(tmp_path):
+    clip = make_clip(tmp_path / "b.mp4", frames=12, paint=counter, options=B_FRAMES)
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+        decoder = PacketDecoder(stream)
+        arrivals, shots = {}, []
+        for number, packet in enumerate(container.demux(stream)):
+            if packet.size:
+                arrivals[packet.pts] = float(number)
+                shots += decoder.feed(packet, arrived=float(number), lag=0.0)
+        shots += decoder.flush(now=99.0)
+    assert [read_counter(shot.picture.y) for shot in shots] == list(range(12))
+    assert [shot.captured for shot in shots] == [arrivals[pts] for pts in sorted(arrivals)]
+    assert [shot.captured for shot in shots] != sorted(arrivals.values())
+
+
+def broken(clip: Path, numbers: range, on_drop) -> list[int]:
+    """The pictures of a clip some of whose packets are noise."""
+    noise = np.random.default_rng(1).bytes(2000)
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+        decoder = PacketDecoder(stream, on_drop=on_drop)
+        shots = []
+        for number, packet in enumerate(container.demux(stream)):
+            if not packet.size:
+                continue
+            sent = packet
+            if number in numbers:
+                sent = av.Packet(noise)
+                sent.pts, sent.dts, sent.time_base = packet.pts, packet.dts, packet.time_base
+            shots += decoder.feed(sent, arrived=number * 0.04, lag=0.0)
+    return [read_counter(shot.picture.y) for shot in shots]
+
+
+def test_broken_packets_are_counted_and_the_next_key_frame_is_whole_again(tmp_path):
+    clip = make_clip(tmp_path / "p.mp4", frames=30, paint=counter)
+    drops: list[tuple[str, int]] = []
+    shown = broken(clip, range(4, 8), lambda reason, count: drops.append((reason, count)))
+    assert drops == [(decode.DECODE_ERROR, 1)] * 4
+    assert shown[:4] == [0, 1, 2, 3]
+    assert shown[-20:] == list(range(10, 30))
+
+
+def test_nothing_but_broken_packets_ends_the_source(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "MAX_BAD_PACKETS", 5)
+    clip = make_clip(tmp_path / "p.mp4", frames=10)
+    drops: list[str] = []
+    with pytest.raises(SourceEnded, match=r"^5 packets in a row could not be decoded as h264"):
+        broken(clip, range(10), lambda reason, count: drops.append(reason))
+    assert drops == [decode.DECODE_ERROR] * 5
