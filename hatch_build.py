@@ -72,8 +72,14 @@ def npm_call(root: Path, arguments: Sequence[str]) -> tuple[list[str], Path, dic
     return [str(node), str(npm), *arguments], root / SOURCES, environment
 
 
+def shorten(text: str, head: int = 20, tail: int = 10) -> str:
+    """The first and last lines: npm says what is wrong first, and compilers say it last."""
+    lines = text.strip().splitlines()
+    return "\n".join(lines if len(lines) <= head + tail else [*lines[:head], "...", *lines[-tail:]])
+
+
 def run_npm(root: Path, *arguments: str) -> None:
-    """Run npm in frontend/; raises PageBuildError with npm's own last lines if it fails."""
+    """Run npm in frontend/; raises PageBuildError with npm's own words if it fails."""
     command, folder, environment = npm_call(root, arguments)
     shown = f"npm {' '.join(arguments)}"
     try:
@@ -93,8 +99,9 @@ def run_npm(root: Path, *arguments: str) -> None:
             f"`{shown}` took over {NPM_SECONDS} s: is the npm registry reachable?"
         ) from error
     if done.returncode:
-        tail = "\n".join(done.stdout.strip().splitlines()[-30:])
-        raise PageBuildError(f"`{shown}` in {SOURCES}/ ended with {done.returncode}:\n{tail}")
+        raise PageBuildError(
+            f"`{shown}` in {SOURCES}/ ended with {done.returncode}:\n{shorten(done.stdout)}"
+        )
 
 
 def build_page(root: Path) -> bool:
