@@ -25,7 +25,7 @@ from stream_server.telemetry.logging import redact
 CONFIG_VARIABLE = "MASKSTREAM_CONFIG"
 PREFIX = "MASKSTREAM__"
 # Read by the test suite, which starts the service with its own environment.
-_FOREIGN_VARIABLES = ("MASKSTREAM_SHARED",)
+_FOREIGN_VARIABLES = ("MASKSTREAM_SHARED", "MASKSTREAM_ARTIFACTS")
 
 Location = tuple[str | int, ...]
 
@@ -213,38 +213,36 @@ def _suggest_variable(name: str) -> str:
 
 
 def _file_layer(path: Path) -> _Layer:
+    layer = _Layer({}, place=str(path))
     try:
         text = path.expanduser().read_text(encoding="utf-8")
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except OSError as error:
-        raise SettingsError(
-            f"{path}: the configuration file cannot be read ({error.strerror})"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: is not UTF-8 text; a YAML file is needed") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise SettingsError(f"{path}:{line}: not YAML: {error.problem or error.context}") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path}: not YAML: {str(error).splitlines()[0]}") from error
-    except RecursionError as error:
-        raise SettingsError(f"{path}: not YAML: nested too deeply") from error
-    layer = _Layer({}, place=str(path))
-    if root is None:
-        return layer
-    if not isinstance(root, yaml.MappingNode):
-        raise SettingsError(f"{path}:1: a table of settings is needed, e.g. server: {{port: 8000}}")
-    _note_lines(root, (), str(path), layer.places)
-    try:
+        if root is None:
+            return layer
+        if not isinstance(root, yaml.MappingNode):
+            raise SettingsError(
+                f"{path}:1: a table of settings is needed, e.g. server: {{port: 8000}}"
+            )
+        _note_lines(root, (), str(path), layer.places)
         values = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SettingsError(f"{path}:{line}: {error.problem}") from error
-    except (ValueError, RecursionError) as error:
-        raise SettingsError(f"{path}: {str(error) or 'nested too deeply'}") from error
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise SettingsError(_file_problem(path, error)) from error
     layer.values = {str(key): value for key, value in values.items() if value is not None}
     return layer
+
+
+def _file_problem(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{path}: the configuration file cannot be read ({error.strerror})"
+    if isinstance(error, UnicodeDecodeError):
+        return f"{path}: is not UTF-8 text; a YAML file is needed"
+    if isinstance(error, RecursionError):
+        return f"{path}: not YAML: nested too deeply"
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    place = f"{path}:{mark.line + 1}" if mark else str(path)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    hint = '; quote a value with a colon, like "demo:"' if "mapping values" in problem else ""
+    return redact(f"{place}: not YAML: {problem}{hint}")
 
 
 def _note_lines(
@@ -300,7 +298,7 @@ def _place_of(location: Location, layers: Sequence[_Layer], *, whole_table: bool
 
 def _shown(value: object, location: Location) -> str:
     """The wrong value, unless it may be secret or is a whole table."""
-    if location[-1:] in (("url",), ("credential",), ("username",)) or location[:1] == ("sources",):
+    if location[:1] in (("sources",), ("webrtc",)):
         return ""
     if isinstance(value, str | int | float | bool) and len(str(value)) <= 80:
         return f", not {value!r}"
