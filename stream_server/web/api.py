@@ -35,12 +35,14 @@ def create_app(
     limits: WebLimits,
     sources: SourcePolicy,
     cors_origins: Sequence[str] = (),
-    root_path: str = "",
     routers: Sequence[APIRouter] = (),
     lifespan: Lifespan | None = None,
     page_folder: Path = page.FOLDER,
 ) -> FastAPI:
-    """The ASGI app. `routers` are served besides our own (WHIP and WHEP)."""
+    """The ASGI app. `routers` are served besides our own (WHIP and WHEP).
+
+    A path in front of all URLs is the HTTP server's to know (uvicorn's `root_path`).
+    """
     app = FastAPI(
         title="maskstream",
         version=package_version(),
@@ -48,7 +50,6 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        root_path=root_path,
         lifespan=lifespan,
         middleware=_middleware(services, limits, cors_origins),
     )
@@ -105,7 +106,6 @@ def _openapi_of(app: FastAPI) -> Callable[[], dict[str, Any]]:
                 version=app.version,
                 description=app.description,
                 routes=app.routes,
-                servers=[{"url": app.root_path}] if app.root_path else None,
             )
             models = schema.setdefault("components", {}).setdefault("schemas", {})
             models["Problem"] = PROBLEM_SCHEMA

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -83,18 +84,15 @@ class HeadAsGet:
             return
 
         async def headers_only(message: Message) -> None:
+            scope["route"] = asked.get("route")
             await send(message)
             if message["type"] == "http.response.start":
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
                 raise _HeadAnswered
 
         asked = {**scope, "method": "GET"}
-        try:
+        with suppress(_HeadAnswered):
             await self._app(asked, receive, headers_only)
-        except _HeadAnswered:
-            pass
-        finally:
-            scope["route"] = asked.get("route")
 
 
 class CheckOrigin:

@@ -40,11 +40,13 @@ def _rounded(digits: int) -> PlainSerializer:
     return PlainSerializer(lambda value: round(value, digits), return_type=float, when_used="json")
 
 
-Pixels = Annotated[float, _rounded(2)]
-Share = Annotated[float, Field(ge=0, le=1), _rounded(4)]
-Rate = Annotated[float, Field(ge=0), _rounded(2)]
-Seconds = Annotated[float, Field(ge=0), _rounded(3)]
-Milliseconds = Annotated[float, Field(ge=0), _rounded(2)]
+# JSON has neither NaN nor infinity: they are refused here rather than sent.
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Pixels = Annotated[Finite, _rounded(2)]
+Share = Annotated[Finite, Field(ge=0, le=1), _rounded(4)]
+Rate = Annotated[Finite, Field(ge=0), _rounded(2)]
+Seconds = Annotated[Finite, Field(ge=0), _rounded(3)]
+Milliseconds = Annotated[Finite, Field(ge=0), _rounded(2)]
 Label = Literal["with_mask", "without_mask", "incorrect", "uncertain"]
 
 
@@ -101,7 +103,7 @@ class FaceOut(BaseModel):
     label: Label
     confidence: Share = Field(description="The likeliest label's probability.")
     probabilities: Probabilities
-    detection: float = Field(description="The detector's score.")
+    detection: Finite = Field(description="The detector's score.")
     landmarks: list[tuple[Pixels, Pixels]] = Field(
         description="Eyes, nose tip and mouth corners as x, y; empty if the detector gives none."
     )
@@ -134,8 +136,8 @@ class FrameResult(BaseModel):
 
     stream: str
     frame: int = Field(description="Counts the frames that came from the source.")
-    time: float = Field(description="Unix seconds of the capture, by the server's clock.")
-    media_time: float | None = Field(description="The source's own clock in seconds.")
+    time: Finite = Field(description="Unix seconds of the capture, by the server's clock.")
+    media_time: Finite | None = Field(description="The source's own clock in seconds.")
     width: int
     height: int
     latency_ms: Milliseconds = Field(description="From the frame's arrival to this result.")
@@ -231,7 +233,7 @@ class ModelOut(BaseModel):
     name: str
     labels: list[str]
     input_size: int
-    uncertain_below: float
+    uncertain_below: Finite
 
 
 class RuntimeOut(BaseModel):

@@ -1,0 +1,80 @@
+"""A camera and an analyser without a network, a file or a model."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+
+from stream_server.errors import SourceUnreachable
+from stream_server.frames import Face, FaceBox, Picture, Verdict
+from stream_server.ports import FrameSource, PictureSink
+from stream_server.streams import Kind, SourceFactory
+
+WIDTH, HEIGHT = 64, 48
+FACE = Face(
+    FaceBox(8.0, 4.0, 40.0, 44.0, 0.93, ((16.0, 16.0), (32.0, 16.0))),
+    Verdict.WITH_MASK,
+    0.9,
+    (0.9, 0.06, 0.04),
+)
+
+
+class FakeCamera:
+    """A FrameSource that shows a brighter picture each `period` seconds, for ever."""
+
+    def __init__(self, period: float = 0.02) -> None:
+        self._period = period
+
+    async def run(self, sink: PictureSink) -> None:
+        shade = 0
+        while True:
+            shade = (shade + 16) % 256
+            bgr = np.full((HEIGHT, WIDTH, 3), shade, np.uint8)
+            sink(Picture.from_bgr(bgr), captured=time.monotonic(), media_time=shade / 10)
+            await asyncio.sleep(self._period)
+
+
+class DeadCamera:
+    """A FrameSource that nobody can reach."""
+
+    async def run(self, sink: PictureSink) -> None:
+        raise SourceUnreachable("rtsp://admin:hunter2@dead.example/1 refused: is the camera on?")
+
+
+class FakeAnalyser:
+    """Finds the same face in every picture; `before` may wait or raise."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.before: Callable[[], object] | None = None
+        self.hold = asyncio.Event()
+        self.hold.set()
+
+    async def analyse(self, picture: Picture) -> tuple[Face, ...]:
+        self.calls += 1
+        if self.before is not None:
+            self.before()
+        await self.hold.wait()
+        return (FACE,)
+
+
+def fake_sources() -> SourceFactory:
+    """`demo:` is a FakeCamera, `webrtc:` waits for peers, everything else is a dead camera."""
+
+    def kind(url: str) -> Kind:
+        scheme = url.partition(":")[0]
+        kinds: dict[str, Literal["webrtc", "rtsp", "file", "demo"]] = {
+            "demo": "demo",
+            "webrtc": "webrtc",
+            "file": "file",
+        }
+        return kinds.get(scheme, "rtsp")
+
+    def build(name: str, url: str, on_drop: Callable[[str, int], None]) -> FrameSource:
+        return FakeCamera() if url.startswith("demo:") else DeadCamera()
+
+    return SourceFactory(kind, build)
