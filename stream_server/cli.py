@@ -69,7 +69,10 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit code. Whatever the user did wrong is one line."""
     try:
-        code = app(args=list(arguments), prog_name="maskstream", standalone_mode=False)
+        # Calling `app` itself would put Typer's traceback printer in place of ours.
+        command = typer.main.get_command(app)
+        code = command.main(list(arguments), prog_name="maskstream", standalone_mode=False)
+        sys.stdout.flush()
     except typer.TyperException as error:
         return _complain_of_usage(error)
     except SettingsError as error:
