@@ -107,7 +107,7 @@ export function Controls() {
   const on = cameraOn.value;
   const limited = LIMITED[sendSample.value?.limitation ?? ""];
   return (
-    <section class="controls" aria-label="Your camera">
+    <section class={on ? "controls on" : "controls"} aria-label="Your camera">
       {on ? (
         <button type="button" class="button stop" data-testid="stop-camera" onClick={stopCamera}>
           <StopIcon /> Stop camera

@@ -48,7 +48,7 @@ export function VerdictIcon({ label, size }: { label: Label; size?: number }) {
         <Icon {...props}>
           {HEAD}
           {EYES}
-          <path d="M8.4 16.2c1-.9 2.2-1.4 3.6-1.4s2.6.5 3.6 1.4" />
+          <path d="M9 15.6h6" />
         </Icon>
       );
     case "incorrect":

@@ -83,7 +83,13 @@ export function Stage({ viewer }: { viewer: Viewer | null }) {
   const own = cameraOn.value && name === streamName.value;
   const preview = own && (shown.state === "connecting" || shown.state === "reconnecting");
   return (
-    <section class="stage" data-testid="stage" data-state={shown.state} aria-label="Live picture">
+    <section
+      class="stage"
+      data-testid="stage"
+      data-state={shown.state}
+      aria-label="Live picture"
+      style={status && status.width > 0 ? { "--ratio": status.width / status.height } : {}}
+    >
       {shown.state === "empty" && <Empty />}
       {viewer !== null && !preview && shown.state !== "pictures" && (
         <Video
