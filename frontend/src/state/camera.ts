@@ -245,8 +245,7 @@ function keepScreenOn(): void {
 
 /** Watches devices, permission, the server and the publishing link for as long as the page lives. */
 export function followCamera(): void {
-  if (!surroundings().secure) notice.value = insecureNotice(location.origin);
-  else {
+  if (surroundings().secure) {
     void listCameras();
     navigator.mediaDevices.addEventListener("devicechange", () => void listCameras());
   }

@@ -40,13 +40,19 @@ function droppedHint(status: StreamStatus | undefined): string {
   ].join("\n");
 }
 
-function Figures({ viewer, status }: { viewer: Viewer | null; status: StreamStatus | undefined }) {
+interface Shown {
+  viewer: Viewer | null;
+  status: StreamStatus | undefined;
+}
+
+function Figures({ viewer, status }: Shown) {
   const own = cameraOn.value && status?.name === streamName.value;
-  const sample = viewer?.sample.value ?? null;
+  const sample = status === undefined ? null : (viewer?.sample.value ?? null);
+  const serverMs = viewer?.serverMs.value ?? status?.capture_to_result_ms?.p50 ?? null;
   const fps = sample?.fps ?? null;
   const latency = latencyOf({
     own,
-    server: viewer?.serverMs.value ?? status?.capture_to_result_ms?.p50 ?? null,
+    server: status?.state === "live" ? serverMs : null,
     rtt: sample?.rttMs ?? null,
     playout: sample?.playoutMs ?? null,
     encode: sendSample.value?.encodeMs ?? null,
@@ -137,7 +143,7 @@ export function Panel({ viewer }: { viewer: Viewer | null }) {
   const faces = current ? inOrder(viewer?.result.value?.faces ?? status.faces) : [];
   return (
     <aside class="panel" aria-label="Verdicts and figures">
-      <Figures viewer={viewer} status={status} />
+      <Figures viewer={viewer} status={serverUp.value ? status : undefined} />
       <div class="faces-head">
         <h2>Faces</h2>
         {current && <span class="count">{faces.length}</span>}

@@ -105,7 +105,7 @@ export function Stage({ viewer }: { viewer: Viewer | null }) {
       {name !== null && (
         <div class="stage-name">
           <span class={`dot ${status?.state ?? "off"}`} aria-hidden="true" />
-          {name}
+          <span class="full">{name}</span>
           {own && <span class="own">your camera</span>}
         </div>
       )}
