@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from stream_server.errors import InvalidPicture
 from stream_server.frames import Pixels
+
+# Pillow's own warning would go to the log at a size of its choosing; ours is the limit that holds.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MAX_SIDE = 16_384
