@@ -254,6 +254,7 @@ def test_a_closed_pipe_is_no_drama(arguments: list[str]) -> None:
         [sys.executable, "-c", code, *arguments],
         stdout=writing,
         stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
         text=True,
         check=False,
         timeout=60,
