@@ -37,6 +37,8 @@ _LOGIN_LIMIT = 127
 # How long a UDP packet that overtook another is held back for it.
 _REORDER_MICROSECONDS = 100_000
 _PROBE_BYTES = 4096
+# FFmpeg takes a picture of these for complete only when the next one begins to arrive.
+_HELD_BACK = ("h264", "hevc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,10 @@ class RtspSource:
             )
 
     def _read(self, reader: Reader) -> None:
-        container = self._attempt(self._open, self._opening_failed)
+        started = time.monotonic()
+        container = self._attempt(
+            self._open, lambda error: self._opening_failed(error, time.monotonic() - started)
+        )
         try:
             stream = self._video(container)
             decoder = PacketDecoder(stream, longest_side=self._longest_side, on_drop=self._on_drop)
@@ -265,7 +270,8 @@ class RtspSource:
         decoder: PacketDecoder,
     ) -> None:
         backlog = Backlog()
-        asked = time.monotonic()
+        held_back = stream.codec_context.name in _HELD_BACK
+        begun = asked = time.monotonic()
         for packet in container.demux(stream):
             arrived = time.monotonic()
             if reader.stopped or packet.size == 0:
@@ -273,11 +279,13 @@ class RtspSource:
             stamp = packet.dts if packet.dts is not None else packet.pts
             at = seconds(stamp, packet.time_base)
             lag = backlog.lag(at, arrived, arrived - asked)
-            for shot in decoder.feed(packet, arrived=arrived, lag=lag):
+            # The packet before was given out when this one began to arrive.
+            captured, begun = begun if held_back else arrived, arrived
+            for shot in decoder.feed(packet, arrived=captured, lag=lag):
                 reader.deliver(shot.picture, shot.captured, shot.media_time)
             asked = time.monotonic()
 
-    def _opening_failed(self, error: av.error.FFmpegError) -> SourceError:
+    def _opening_failed(self, error: av.error.FFmpegError, seconds: float) -> SourceError:
         camera = self._camera
         if isinstance(error, av.error.HTTPUnauthorizedError | av.error.HTTPForbiddenError):
             return SourceAuthError(
@@ -290,16 +298,21 @@ class RtspSource:
             return SourceUnreachable(
                 f"{camera.address} answers, but has no stream at {camera.path}: check the path"
             )
-        if isinstance(error, av.error.ExitError | TimeoutError):
+        # In the middle of a request the library calls a time-out "not permitted".
+        if isinstance(error, av.error.ExitError) or seconds >= self._open_timeout / 2:
             return SourceUnreachable(
                 f"{camera.address} answers, but sent no video within {self._open_timeout:g} s"
             )
-        if isinstance(error, av.error.HTTPError):
+        if isinstance(error, av.error.HTTPError | av.error.HTTPClientError):
+            kind = "5xx" if isinstance(error, av.error.HTTPServerError) else "4xx"
             return SourceUnreachable(
-                f"{camera.address} refuses to play {camera.path} ({describe(error)}): "
+                f"{camera.address} refuses to play {camera.path} (RTSP error {kind}): "
                 "check the path and the transport"
             )
-        return SourceUnreachable(f"{camera.address} cannot be played ({describe(error)})")
+        return SourceUnreachable(
+            f"{camera.address} hung up, or answered what cannot be understood "
+            f"({describe(error)}): is it an RTSP camera?"
+        )
 
     def _reading_failed(self, error: av.error.FFmpegError) -> SourceError:
         if isinstance(error, av.error.ExitError | TimeoutError):
