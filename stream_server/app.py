@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -59,7 +61,21 @@ def serve(settings: Settings) -> int:
     """
     listener = listen(settings.server.host, settings.server.port)
     with listener:
-        return asyncio.run(run(settings, listener))
+        code = asyncio.run(run(settings, listener))
+    leave_hanging_threads(code)
+    return code
+
+
+def leave_hanging_threads(code: int) -> None:
+    """End the process here if a source's thread still hangs in C code.
+
+    Such a thread would abort the process when it wakes while the interpreter is taken down.
+    """
+    hanging = [thread.name for thread in threading.enumerate() if thread.daemon]
+    if hanging:
+        log.warning("threads_left_hanging", threads=hanging)
+        logging.shutdown()
+        os._exit(code)
 
 
 def listen(host: str, port: int) -> socket.socket:

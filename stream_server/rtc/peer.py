@@ -55,15 +55,18 @@ class Peer:
         self.connection = RTCPeerConnection(RTCConfiguration(iceServers=self._ice_servers))
         self.connection.on("connectionstatechange", self._on_state)
         self._remote_username = ""
+        self._ice: RTCIceTransport
         self._tasks: set[asyncio.Task[None]] = set()
         self._fresh: Connection | None = None
         self._restart: asyncio.Task[None] | None = None
         self._on_close: list[Callable[[], None]] = []
 
     async def answer(
-        self, offer: Offer, prepare: Callable[[RTCPeerConnection, RTCRtpTransceiver], None]
+        self, offer: Offer, prepare: Callable[[RTCRtpTransceiver], None] | None = None
     ) -> str:
         """Answer the offer; `prepare` sets up its video transceiver in between.
+
+        A track to be sent is to be added to `connection`, with its codecs, before this.
 
         Returns the answer's SDP with all local candidates in it. On any error the peer is closed;
         raises `NegotiationError` if the offer is at fault.
@@ -71,8 +74,10 @@ class Peer:
         try:
             await self.connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
             video = self._reject_all_but_video()
+            self._ice = video.receiver.transport.transport
             survive_ice_restart(self._ice)
-            prepare(self.connection, video)
+            if prepare is not None:
+                prepare(video)
             answer = await self.connection.createAnswer()
             assert answer is not None
             await self.connection.setLocalDescription(answer)
@@ -82,7 +87,7 @@ class Peer:
         except BaseException:
             await self.close()
             raise
-        self._remote_username = self._ice._connection.remote_username or _username(offer.sdp)
+        self._remote_username = _username(offer.sdp)
         self.spawn(self._give_up_connecting())
         return self.connection.localDescription.sdp
 
@@ -95,10 +100,6 @@ class Peer:
                 transceiver.direction = "inactive"
         assert video is not None
         return video
-
-    @property
-    def _ice(self) -> RTCIceTransport:
-        return self.connection.getTransceivers()[0].receiver.transport.transport
 
     async def trickle(self, fragment: IceFragment) -> None:
         """Add the candidates of the present ICE session."""
@@ -171,8 +172,11 @@ class Peer:
         return task
 
 
-def prefer(transceiver: RTCRtpTransceiver, codec: VideoCodec) -> None:
-    """Let the answer name `codec` (with its retransmission format) and nothing else."""
+def only(transceiver: RTCRtpTransceiver, codec: VideoCodec) -> None:
+    """Let the answer name `codec` (with its retransmission format) and nothing else.
+
+    To be called before the offer is set: aiortc settles the codecs then.
+    """
     capabilities = RTCRtpSender.getCapabilities("video").codecs
     transceiver.setCodecPreferences(
         [

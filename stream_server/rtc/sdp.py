@@ -37,6 +37,8 @@ class IceFragment:
 def read_offer(sdp: str, *, role: Literal["publish", "view"]) -> Offer:
     """Check an offer before a peer connection is made for it. Raises `NegotiationError`."""
     try:
+        if not sdp.startswith("v=0"):
+            raise ValueError("it does not begin with v=0")
         session = SessionDescription.parse(sdp)
     except (ValueError, AssertionError, IndexError, KeyError, AttributeError, TypeError) as error:
         raise MalformedBody(
@@ -52,7 +54,8 @@ def read_offer(sdp: str, *, role: Literal["publish", "view"]) -> Offer:
         raise NegotiationError(
             f"the video section is {video.direction}: to {role}, offer it as {wanted[0]}"
         )
-    if not (video.ice and video.ice.usernameFragment) or not video.dtls or not video.dtls.fingerprints:
+    has_credentials = video.ice is not None and video.ice.usernameFragment
+    if not has_credentials or video.dtls is None or not video.dtls.fingerprints:
         raise NegotiationError("the offer lacks ICE credentials or a DTLS fingerprint")
     codecs = supported_codecs(video)
     if not codecs:

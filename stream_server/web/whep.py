@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from aiortc import RTCDataChannel, RTCPeerConnection, RTCRtpTransceiver
+from aiortc import RTCDataChannel
 from fastapi import APIRouter, Request, Response
 
 from stream_server.frames import Analysis
 from stream_server.publish.viewer import FACES_CHANNEL, EncodedTrack, tell_faces
 from stream_server.rtc.internals import on_keyframe_request
-from stream_server.rtc.peer import Peer, prefer
+from stream_server.rtc.peer import Peer, only
 from stream_server.rtc.sdp import Offer, read_offer
 from stream_server.streams import Stream, StreamHub
 from stream_server.telemetry.metrics import Metrics
@@ -61,13 +61,6 @@ async def serve(
         raise
     track = EncodedTrack(subscription)
 
-    def prepare(connection: RTCPeerConnection, video: RTCRtpTransceiver) -> None:
-        sender = connection.addTrack(track)
-        video.direction = "sendonly"
-        prefer(video, codec)
-        on_keyframe_request(sender, subscription.request_keyframe)
-        connection.on("datachannel", tell)
-
     def tell(channel: RTCDataChannel) -> None:
         if channel.label == FACES_CHANNEL:
             peer.spawn(tell_stream(channel))
@@ -81,8 +74,12 @@ async def serve(
         await subscription.ended.wait()
         peer.spawn_close()
 
+    video = peer.connection.addTransceiver(track, direction="sendonly")
+    only(video, codec)
+    on_keyframe_request(video.sender, subscription.request_keyframe)
+    peer.connection.on("datachannel", tell)
     try:
-        answer = await peer.answer(offer, prepare)
+        answer = await peer.answer(offer)
     except BaseException:
         track.stop()
         raise

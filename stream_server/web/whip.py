@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpTransceiver
+from aiortc import MediaStreamTrack, RTCRtpTransceiver
 from fastapi import APIRouter, Request, Response
 
 from stream_server.ingest.webrtc import WebRtcSource
@@ -58,7 +58,7 @@ async def accept(
     def count_drop(reason: str, count: int) -> None:
         metrics.stream(stream).dropped("receive", reason, count)
 
-    def prepare(connection: RTCPeerConnection, video: RTCRtpTransceiver) -> None:
+    def prepare(video: RTCRtpTransceiver) -> None:
         video.direction = "recvonly"
         arrival = bound_receiver(video.receiver, count_drop)
         track = video.receiver.track

@@ -11,6 +11,7 @@ import time
 import av
 import numpy as np
 import pytest
+from aioice import Connection
 from aiortc import RTCPeerConnection, RTCSessionDescription, VideoStreamTrack
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
@@ -27,6 +28,8 @@ from stream_server.rtc.internals import (
     bound_receiver,
     is_keyframe,
     on_keyframe_request,
+    restart_ice,
+    survive_ice_restart,
 )
 
 H264 = RTCRtpCodecParameters(mimeType="video/H264", clockRate=90000, payloadType=97)
@@ -161,10 +164,12 @@ async def connect(
     sender = sender_side.addTrack(track)
     offer = await sender_side.createOffer()
     await sender_side.setLocalDescription(offer)
+    survive_ice_restart(sender_side.getSenders()[0].transport.transport)
     await receiver_side.setRemoteDescription(
         RTCSessionDescription(sender_side.localDescription.sdp, "offer")
     )
     drops = Drops()
+    survive_ice_restart(receiver_side.getReceivers()[0].transport.transport)
     arrival = bound_receiver(receiver_side.getReceivers()[0], drops)
     answer = await receiver_side.createAnswer()
     await receiver_side.setLocalDescription(answer)
@@ -204,6 +209,40 @@ async def test_a_real_peer_through_the_bounded_receiver() -> None:
         await here.close()
         await there.close()
         assert time.monotonic() - started < 3
+
+
+async def test_a_new_ice_connection_takes_over_under_the_same_dtls_session() -> None:
+    here, there = RTCPeerConnection(), RTCPeerConnection()
+    try:
+        await connect(here, there, Ticking())
+        track = here.getReceivers()[0].track
+        await asyncio.wait_for(track.recv(), 15)
+        transports = [
+            here.getReceivers()[0].transport.transport,
+            there.getSenders()[0].transport.transport,
+        ]
+        before = [transport._connection for transport in transports]
+        fresh = [Connection(ice_controlling=old.ice_controlling) for old in before]
+        for mine, other in (fresh, fresh[::-1]):
+            await mine.gather_candidates()
+            mine.remote_username = other.local_username
+            mine.remote_password = other.local_password
+        for mine, other in (fresh, fresh[::-1]):
+            for candidate in other.local_candidates:
+                await mine.add_remote_candidate(candidate)
+            await mine.add_remote_candidate(None)
+        await asyncio.wait_for(
+            asyncio.gather(*(restart_ice(t, c) for t, c in zip(transports, fresh, strict=True))), 15
+        )
+        assert [transport._connection for transport in transports] == fresh
+        for _ in range(45):  # far more than could have been under way on the old path
+            await asyncio.wait_for(track.recv(), 5)
+        assert here.connectionState == there.connectionState == "connected"
+        with pytest.raises(ConnectionError):
+            await before[0].recv()
+    finally:
+        await here.close()
+        await there.close()
 
 
 def test_packets_pass_through_the_sender_unencoded() -> None:

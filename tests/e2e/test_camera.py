@@ -5,7 +5,6 @@ The peers that the page makes are recorded by an init script, so that the figure
 """
 
 import base64
-import os
 import subprocess
 import time
 from collections import Counter
@@ -111,12 +110,14 @@ def publish_from_page(page: Any, url: str) -> dict[str, Any]:
     page.add_init_script(RECORD_PEERS)
     page.goto(url)
     page.get_by_test_id("start-camera").click()
-    full_size = f"async () => {{ const s = await ({INBOUND})(); return s?.width === {WIDTH} && s; }}"
+    full_size = (
+        f"async () => {{ const s = await ({INBOUND})(); return s?.width === {WIDTH} && s; }}"
+    )
     wait_for(page, full_size)
     return wait_for(page, "() => window.results.some((r) => r.faces.length) && window.results")
 
 
-def check_round_trip(page: Any, truth: list[FaceBox], verdict: str, artifact: str) -> None:
+def check_round_trip(page: Any, truth: list[FaceBox], verdict: str, artifact: Path) -> None:
     """Frames arrive, boxes are in the picture where the face is, the verdict is right."""
     before = page.evaluate(INBOUND)
     page.evaluate("() => { window.results = []; }")
@@ -125,10 +126,8 @@ def check_round_trip(page: Any, truth: list[FaceBox], verdict: str, artifact: st
     rate = (after["frames"] - before["frames"]) / (after["at"] - before["at"]) * 1000
     grabbed = page.evaluate(GRAB)
     results = page.evaluate("() => window.results")
-    folder = Path(os.environ.get("MASKSTREAM_ARTIFACTS", "artifacts"))
-    folder.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=folder / f"{artifact}.png")
-    print(f"{artifact}: {rate:.1f} fps at {after['width']}x{after['height']}")
+    page.screenshot(path=artifact)
+    print(f"{artifact.stem}: {rate:.1f} fps at {after['width']}x{after['height']}")
     assert (after["width"], after["height"]) == (WIDTH, HEIGHT)
     assert rate >= 20, f"{rate:.1f} frames/s came back"
 
@@ -170,3 +169,40 @@ def frame_share(mask: Any, box: tuple[float, ...]) -> float:
     sides = [near[min(max(edge, 0), height - 1), xs] for edge in (top, bottom)]
     sides += [near[ys, min(max(edge, 0), width - 1)] for edge in (left, right)]
     return float(np.concatenate(sides).mean())
+
+
+def test_a_bare_face_goes_in_and_comes_back_boxed(
+    server: Any, chromium: Any, fake_camera: Path, artifacts: Path
+) -> None:
+    running = server()
+    with chromium(camera=fake_camera) as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        publish_from_page(page, running.url)
+        truth = true_faces(fake_camera)
+        check_round_trip(page, truth, "without_mask", artifacts / "camera-bare.png")
+        page.get_by_test_id("stop-camera").click()
+        wait_for(page, "() => window.peers.every((p) => p.connectionState === 'closed')")
+
+
+@pytest.mark.parametrize(
+    ("clip", "verdict"),
+    [
+        ("one_person_no_mask_720p.mp4", "without_mask"),
+        ("one_person_masked_at_desk.mp4", "with_mask"),
+    ],
+)
+def test_a_real_face_goes_in_and_comes_back_boxed(
+    server: Any,
+    chromium: Any,
+    shared_data: Path,
+    tmp_path: Path,
+    artifacts: Path,
+    clip: str,
+    verdict: str,
+) -> None:
+    camera = camera_file(shared_data / "video" / clip, tmp_path / "camera.mjpeg")
+    running = server()
+    with chromium(camera=camera) as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        publish_from_page(page, running.url)
+        check_round_trip(page, true_faces(camera), verdict, artifacts / f"camera-{verdict}.png")
