@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -123,3 +124,24 @@ def test_the_rest_is_done_when_one_file_is_broken(tmp_path: Path, predict: Predi
     assert files == ["in/a.jpg", "in/deep/z.jpg"]
     results = sorted(path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*.*"))
     assert [path.as_posix() for path in results] == ["a.jpg", "deep/z.jpg", "faces.jsonl"]
+
+
+def test_ctrl_c_ends_it_at_once_without_half_videos(
+    tmp_path: Path, cache_dir: Path, face_clip: Path
+) -> None:
+    command = [str(Path(sys.executable).with_name("maskstream")), "predict", str(face_clip)]
+    with subprocess.Popen(
+        [*command, "--out", "out", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "MASKSTREAM__CACHE_DIR": str(cache_dir)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["frame"] == 0
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert complaints == ""
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["faces.jsonl"]
