@@ -31,21 +31,19 @@ class BatchPolicy:
     """When a batch closes: at `max_batch` crops, or `window` seconds after its first crop.
 
     The window stays shut while there is nobody to wait for: it is only kept open when, within
-    the last `memory` seconds, some request came less than a window after another.
+    the last `memory` seconds, some request came before another had been answered.
     """
 
     def __init__(self, max_batch: int, window: float, memory: float = 1.0) -> None:
         self._max_batch = max_batch
         self._window = window
         self._memory = memory
-        self._last = -inf
         self._company_until = -inf
 
-    def arrived(self, now: float) -> None:
-        """A request came at `now` (seconds, never going back)."""
-        if now - self._last < self._window:
+    def arrived(self, now: float, *, alone: bool) -> None:
+        """A request came at `now` (seconds, never going back); no other was unanswered: `alone`."""
+        if not alone:
             self._company_until = now + self._memory
-        self._last = now
 
     def closes_in(self, pending: int, oldest: float, now: float) -> float:
         """Seconds until the batch of `pending` crops closes, whose first came at `oldest`."""
@@ -197,7 +195,7 @@ class Batcher:
             return np.empty((0, len(self._classifier.labels)), np.float32)
         loop = asyncio.get_running_loop()
         request = Request(crops, loop.time(), loop.create_future())
-        self._policy.arrived(request.arrived)
+        self._policy.arrived(request.arrived, alone=not (self._waiting.pending or self._batch))
         for dropped in self._waiting.push(request):
             self._on_drop("overflow", dropped.waiting)
             _fail(

@@ -18,53 +18,52 @@ from tests.fakes.gated_classifier import GatedClassifier, answer, crop
 def test_a_lone_caller_never_waits() -> None:
     policy = BatchPolicy(max_batch=8, window=0.003)
     for frame in range(100):
-        now = frame / 30
-        policy.arrived(now)
+        now = frame / 1000
+        policy.arrived(now, alone=True)
         assert policy.closes_in(1, now, now) == 0
 
 
 def test_company_opens_the_window_and_its_memory_ends() -> None:
     policy = BatchPolicy(max_batch=8, window=0.003, memory=1.0)
-    policy.arrived(10.0)
-    policy.arrived(10.002)
+    policy.arrived(10.0, alone=True)
+    policy.arrived(10.002, alone=False)
     assert policy.closes_in(2, oldest=10.0, now=10.002) == pytest.approx(0.001)
-    policy.arrived(10.5)
+    policy.arrived(10.5, alone=True)
     assert policy.closes_in(1, oldest=10.5, now=10.5) == pytest.approx(0.003)
-    policy.arrived(11.01)
+    policy.arrived(11.01, alone=True)
     assert policy.closes_in(1, oldest=11.01, now=11.01) == 0
 
 
 def test_the_window_runs_from_the_first_crop_not_the_last() -> None:
     policy = BatchPolicy(max_batch=8, window=0.003)
     for now in (5.0, 5.001, 5.002):
-        policy.arrived(now)
+        policy.arrived(now, alone=False)
     assert policy.closes_in(3, oldest=5.0, now=5.002) == pytest.approx(0.001)
     assert policy.closes_in(3, oldest=5.0, now=5.0031) == 0
 
 
 def test_a_full_batch_closes_at_once() -> None:
     policy = BatchPolicy(max_batch=4, window=0.003)
-    policy.arrived(5.0)
-    policy.arrived(5.0)
+    policy.arrived(5.0, alone=False)
     assert policy.closes_in(3, 5.0, 5.0) > 0
     assert policy.closes_in(4, 5.0, 5.0) == 0
     assert policy.closes_in(9, 5.0, 5.0) == 0
 
 
 @given(
-    st.lists(st.floats(0, 0.1), min_size=1, max_size=50),
+    st.lists(st.tuples(st.floats(0, 0.1), st.booleans()), min_size=1, max_size=50),
     st.integers(1, 64),
     st.floats(0, 0.05),
     st.integers(1, 100),
 )
 def test_no_crop_ever_waits_longer_than_the_window(
-    gaps: list[float], max_batch: int, window: float, pending: int
+    arrivals: list[tuple[float, bool]], max_batch: int, window: float, pending: int
 ) -> None:
     policy = BatchPolicy(max_batch, window)
     now, oldest, closes = 0.0, 0.0, -1.0
-    for gap in gaps:
+    for gap, alone in arrivals:
         now += gap
-        policy.arrived(now)
+        policy.arrived(now, alone=alone)
         if closes <= now:
             oldest = now
         delay = policy.closes_in(pending, oldest, now)
@@ -204,6 +203,14 @@ async def test_a_window_gathers_callers_who_come_close_together() -> None:
         late = asyncio.create_task(batcher.classify([crop(4)]))
         await asyncio.gather(early, late)
     assert classifier.batches[-1] == [3, 4]
+
+
+async def test_a_lone_caller_gets_no_window() -> None:
+    classifier = GatedClassifier()
+    async with Batcher(classifier, window_ms=900) as batcher:
+        async with asyncio.timeout(5):
+            for number in range(20):
+                await batcher.classify([crop(number)])
 
 
 async def test_a_request_over_the_batch_size_is_split_and_put_together() -> None:
