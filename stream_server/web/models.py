@@ -83,6 +83,7 @@ class StreamIn(In):
         description="Where the pictures come from: rtsp://user:password@host:554/path, demo:, or "
         "webrtc: to keep a name for a publisher. /api/info lists the schemes that are taken.",
         examples=["rtsp://camera.example:554/stream1"],
+        json_schema_extra={"format": "source-url"},
     )
 
 
