@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
 from stream_server.detect.centerface import CenterFaceDetector
 from stream_server.frames import FaceBox, Picture

