@@ -175,3 +175,15 @@ def test_configure_twice_logs_once() -> None:
     structlog.get_logger("ours").info("once")
     assert first.getvalue() == ""
     assert second.getvalue().count("once") == 1
+
+
+def test_other_libraries_handlers_are_replaced() -> None:
+    """uvicorn's own handler would print each line a second time, and not redacted."""
+    theirs, out = io.StringIO(), io.StringIO()
+    uvicorn = logging.getLogger("uvicorn")
+    uvicorn.addHandler(logging.StreamHandler(theirs))
+    uvicorn.propagate = False
+    configure("json", "info", out)
+    logging.getLogger("uvicorn.error").info("GET %s", URL)
+    assert theirs.getvalue() == ""
+    assert out.getvalue().count("rtsp://***@cam/s") == 1
