@@ -52,7 +52,8 @@ class FaultyRtsp:
     `answers`: whole answers by method instead of the right ones. `silent_at`, `closes_at`: the
     method that it does not answer, or hangs up at. `stamp`: a picture's time stamp in seconds by
     its number. `garble`: changes a picture's RTP payloads. `stops_after`: pictures until silence.
-    `sent_at` tells when each picture was sent (monotonic seconds).
+    `asked` and `transports` keep what was asked for, `sent_at` when each picture was sent
+    (monotonic seconds).
     """
 
     clip: Path | None = None
@@ -65,6 +66,7 @@ class FaultyRtsp:
     stops_after: int | None = None
     sent: int = 0
     asked: list[str] = field(default_factory=list)
+    transports: list[str] = field(default_factory=list)
     port: int = 0
     sent_at: dict[int, float] = field(default_factory=dict)
     _talks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -97,6 +99,7 @@ class FaultyRtsp:
                 request = (await reader.readuntil(b"\r\n\r\n")).decode()
                 method = request.split(" ", 1)[0].lstrip("$")
                 self.asked.append(method)
+                self.transports += [line for line in request.splitlines() if "Transport:" in line]
                 if not await self._goes_on(method):
                     return
                 writer.write(self._answer(method, request))

@@ -82,6 +82,15 @@ async def test_wrong_answers(case, clip):
     assert word in str(error)
 
 
+async def test_a_camera_without_tcp_is_asked_for_udp(clip):
+    refusal = {"SETUP": status("461 Unsupported Transport")}
+    async with FaultyRtsp(clip, answers=refusal).serving() as camera:
+        await failure(camera, OPEN + LATE)
+    assert len(camera.transports) >= 2
+    assert "RTP/AVP/TCP" in camera.transports[0]
+    assert "RTP/AVP/UDP" in camera.transports[1]
+
+
 async def test_a_wrong_password_is_told_apart_from_none():
     async with FaultyRtsp(answers={"DESCRIBE": status("401 Unauthorized")}).serving() as camera:
         url = camera.url.replace("//", "//me:secret@")
