@@ -188,6 +188,16 @@ def wait_for_no_stream(service: peers.Service) -> None:
     )
 
 
+def sessions_ended(service: peers.Service) -> float:
+    """How many WHIP and WHEP sessions were ended by a DELETE that found them."""
+    counts = re.findall(
+        r'^maskstream_http_requests_total{(?=.*"DELETE")(?=.*"/wh[ie]p/)(?=.*"200").*} (\S+)$',
+        service.text("/metrics"),
+        re.MULTILINE,
+    )
+    return sum(map(float, counts))
+
+
 def test_leaving_the_page_ends_its_sessions_at_once(
     service: peers.Service, chromium: Chromium, fake_camera: Path
 ) -> None:
@@ -195,6 +205,7 @@ def test_leaving_the_page_ends_its_sessions_at_once(
         page = browser.new_page()
         start_camera(page, service.url, "leaver")
         expect_stage(page, "live")
+        ended = sessions_ended(service)
         page.goto("about:blank")
 
         def left() -> bool:
@@ -203,6 +214,7 @@ def test_leaving_the_page_ends_its_sessions_at_once(
 
         # Long before the server itself would miss a peer that says nothing.
         peers.wait_until(left, 3, "publisher and viewer have left")
+    assert sessions_ended(service) == ended + 2, "no DELETE came for the publisher and the viewer"
     wait_for_no_stream(service)
 
 

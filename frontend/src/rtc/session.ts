@@ -61,7 +61,6 @@ export class HttpSession {
     );
     try {
       const answer = await response.text();
-      signal.throwIfAborted();
       const iceServers = iceServersOf(response.headers.get("Link"));
       if (iceServers.length > 0) pc.setConfiguration({ ...pc.getConfiguration(), iceServers });
       await pc.setLocalDescription(offer);

@@ -40,7 +40,7 @@ test.each([
 });
 
 test("user and password are escaped, and replace those in the address", () => {
-  expect(withCredentials("rtsp://cam/x", "me", "p@s/s")).toBe("rtsp://me:p%40s%2Fs@cam/x");
+  expect(withCredentials("rtsp://cam/x", "m:e", "p@s/s")).toBe("rtsp://m%3Ae:p%40s%2Fs@cam/x");
   expect(withCredentials("rtsp://old:old@cam/x", "me", "new")).toBe("rtsp://me:new@cam/x");
   expect(withCredentials("rtsp://old:old@cam/x", "", "")).toBe("rtsp://old:old@cam/x");
 });

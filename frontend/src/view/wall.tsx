@@ -111,6 +111,7 @@ function Tile({ status }: { status: StreamStatus }) {
   const [removing, setRemoving] = useState(false);
   const away = !serverUp.value;
   const story = away ? null : stateStory(status);
+  const words = away ? "Not known now" : stateWords(status);
   const isWatched = watched.value === name;
   return (
     <article
@@ -122,7 +123,7 @@ function Tile({ status }: { status: StreamStatus }) {
       <button
         type="button"
         class="tile-picture"
-        aria-label={`Watch ${name}`}
+        aria-label={[`Watch ${name}:`, words, story].filter(Boolean).join(" ")}
         aria-pressed={isWatched}
         onClick={() => {
           watch(name);
@@ -132,7 +133,7 @@ function Tile({ status }: { status: StreamStatus }) {
         <TilePicture status={status} mode={mode} />
         <span class={`badge ${away ? "away" : state}`}>
           <span class="dot" aria-hidden="true" />
-          {away ? "Not known now" : stateWords(status)}
+          {words}
         </span>
         {story && <span class="tile-story">{story}</span>}
       </button>
