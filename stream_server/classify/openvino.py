@@ -82,7 +82,12 @@ def compile_network(
     try:
         model = _served(core.read_model(weights.openvino_path), weights.card)
         # OpenVINO's default precision kills the process on some machines: it is always named.
-        config = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+        config = {
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            # The detector's threads are on the same cores.
+            "ENABLE_CPU_PINNING": "NO",
+        }
         if threads:
             config["INFERENCE_NUM_THREADS"] = str(threads)
         return core.compile_model(model, "CPU", config)

@@ -87,6 +87,8 @@ class CenterFaceDetector:
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": str(threads),
             "NUM_STREAMS": str(self._streams),
+            # A thread bound to a core waits for whoever else is on it; this is not our machine.
+            "ENABLE_CPU_PINNING": "NO",
         }
         self._core = ov.Core()
         self._model = _read(self._core, weights_file())
