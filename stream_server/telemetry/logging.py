@@ -124,6 +124,11 @@ def redact_event(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
     return {key: _redact_item(key, value) for key, value in event.items()}
 
 
+def _drop_repetition(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    event.pop("color_message", None)  # uvicorn's event once more, with colours
+    return event
+
+
 def _one_line(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Strangers' text must not move the cursor or forge a second log line on a terminal."""
     for key, value in event.items():
@@ -154,7 +159,7 @@ def configure(
     handler = logging.StreamHandler(target)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(), _drop_repetition],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,

@@ -184,6 +184,7 @@ def test_other_libraries_handlers_are_replaced() -> None:
     uvicorn.addHandler(logging.StreamHandler(theirs))
     uvicorn.propagate = False
     configure("json", "info", out)
-    logging.getLogger("uvicorn.error").info("GET %s", URL)
+    logging.getLogger("uvicorn.error").info("GET %s", URL, extra={"color_message": URL, "n": 1})
+    assert json.loads(out.getvalue()).keys() == {"event", "n", "level", "logger", "timestamp"}
     assert theirs.getvalue() == ""
     assert out.getvalue().count("rtsp://***@cam/s") == 1
