@@ -117,3 +117,9 @@ def test_sizes_follow_the_picture(width: int, height: int, face: float) -> None:
     assert font_size(width, height, face * 2) >= size
     assert line_width(width, height) % 2 == 0
     assert line_width(width * 4, height * 4) >= line_width(width, height) >= 2
+
+
+def test_boxes_grow_to_even_corners() -> None:
+    assert even_box(3.2, 5.7, 10.5, 12.1, 64, 48) == Rect(2, 4, 12, 14)
+    assert even_box(2.0, 4.0, 12.0, 14.0, 64, 48) == Rect(2, 4, 12, 14)
+    assert even_box(-9, -9, 63.5, 99, 64, 48) == Rect(0, 0, 64, 48)
