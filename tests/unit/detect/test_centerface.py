@@ -93,13 +93,13 @@ def test_compiled_sizes_are_bounded_and_the_recent_kept() -> None:
 
 def test_a_size_seen_again_is_not_compiled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = []
-    real = centerface._Network
+    real = centerface.Network
 
     def counting(*args: object) -> object:
         compiled.append(args[2:4])
         return real(*args)
 
-    monkeypatch.setattr(centerface, "_Network", counting)
+    monkeypatch.setattr(centerface, "Network", counting)
     detector = CenterFaceDetector()
     for _ in range(3):
         detector.detect(Picture(np.zeros((96, 64), np.uint8)))

@@ -1,23 +1,23 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from models.registry import Weights, resolve
-from stream_server.classify import precision
-from stream_server.classify.precision import Trial, choose_precision, try_precision
+from models.registry import resolve
+from stream_server import trial as trials_module
+from stream_server.classify.openvino import precision_probe as classifier_probe
+from stream_server.detect.centerface import CenterFaceDetector
+from stream_server.detect.centerface import precision_probe as detector_probe
 from stream_server.errors import ModelError
+from stream_server.trial import Probe, Trial, choose_precision, try_precision
 
 GOOD = Trial(True, "", difference=0.001, fp32_ms=10.0, other_ms=5.0)
 DIED = Trial(False, "the trial was ended by signal 4")
-
-
-@pytest.fixture(scope="module")
-def weights() -> Weights:
-    return resolve()
+PROBE = Probe("some.module", ("argument",), "network 1", "8 crops", 0.01)
 
 
 @pytest.fixture
@@ -27,18 +27,19 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> Callable[[Trial], list[str]]:
     def given(trial: Trial) -> list[str]:
         held: list[str] = []
 
-        def hold(weights: Weights, candidate: str) -> Trial:
+        def hold(probe: Probe, candidate: str) -> Trial:
             held.append(candidate)
             return trial
 
-        monkeypatch.setattr(precision, "try_precision", hold)
+        monkeypatch.setattr(trials_module, "try_precision", hold)
         return held
 
     return given
 
 
-def _child(code: str) -> Callable[[Path, str], Sequence[str]]:
-    return lambda card, candidate: (sys.executable, "-c", code)
+def _child(code: str) -> tuple[str, ...]:
+    """A Python that runs `code` instead of the module it is asked for."""
+    return sys.executable, "-c", code
 
 
 @pytest.mark.parametrize(
@@ -54,11 +55,11 @@ def _child(code: str) -> Callable[[Path, str], Sequence[str]]:
     ids=["illegal instruction", "hangs", "fails", "babbles", "wrong json", "works"],
 )
 def test_whatever_happens_to_the_child_is_a_finding(
-    weights: Weights, monkeypatch: pytest.MonkeyPatch, code: str, ran: bool, detail: str
+    monkeypatch: pytest.MonkeyPatch, code: str, ran: bool, detail: str
 ) -> None:
-    monkeypatch.setitem(precision.CAPABILITY, "bf16", "FP32")
+    monkeypatch.setitem(trials_module.CAPABILITY, "bf16", "FP32")
     timeout = 1.0 if "sleep" in code else 30.0
-    trial = try_precision(weights, "bf16", command=_child(code), timeout=timeout)
+    trial = try_precision(PROBE, "bf16", python=_child(code), timeout=timeout)
     assert trial.ran is ran
     assert detail in trial.detail
     if ran:
@@ -66,22 +67,36 @@ def test_whatever_happens_to_the_child_is_a_finding(
 
 
 def test_no_child_is_born_where_the_cpu_lacks_it(
-    weights: Weights, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(precision.CAPABILITY, "bf16", "NO SUCH THING")
-    trial = try_precision(weights, "bf16", command=_child("print('{}')"))
+    monkeypatch.setitem(trials_module.CAPABILITY, "bf16", "NO SUCH THING")
+    trial = try_precision(PROBE, "bf16", python=_child("print('{}')"))
     assert not trial.ran
     assert "does not offer" in trial.detail
 
 
-def test_the_real_child_compares_and_times(weights: Weights) -> None:
+@pytest.mark.parametrize(
+    "probe", [classifier_probe(resolve()), detector_probe()], ids=["classifier", "detector"]
+)
+def test_the_real_children_compare_and_time(probe: Probe) -> None:
     """fp32 against itself: right on every machine."""
-    words = precision._probe_command(weights.openvino_path.with_suffix(".json"), "fp32")
+    words = [sys.executable, "-m", probe.module, *probe.arguments, "fp32"]
     child = subprocess.run(words, capture_output=True, text=True, timeout=100, check=True)
     found = json.loads(child.stdout)
     assert found["difference"] < 1e-5
     assert found["fp32_ms"] > 0
     assert found["other_ms"] > 0
+
+
+def test_the_detector_takes_what_the_trial_finds(
+    trials: Callable[[Trial], list[str]], tmp_path: Path
+) -> None:
+    trials(DIED)
+    detector = CenterFaceDetector(precision="auto", cache_dir=tmp_path)
+    assert detector.precision == "fp32"
+    assert "does not run on this machine" in detector.reason
+    with pytest.raises(ModelError, match="precision bf16"):
+        CenterFaceDetector(precision="bf16", cache_dir=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -95,14 +110,13 @@ def test_the_real_child_compares_and_times(weights: Weights) -> None:
     ],
 )
 def test_auto_takes_the_lower_precision_only_if_it_is_right_and_faster(
-    weights: Weights,
     trials: Callable[[Trial], list[str]],
     trial: Trial,
     chosen: str,
     said: str,
 ) -> None:
     trials(trial)
-    choice = choose_precision(weights, "auto", None)
+    choice = choose_precision(PROBE, "auto", None)
     assert choice.precision == chosen
     assert said in choice.reason
 
@@ -111,27 +125,24 @@ def test_auto_takes_the_lower_precision_only_if_it_is_right_and_faster(
     "trial", [DIED, Trial(True, "", 0.2, 10.0, 1.0), Trial(True, "", float("nan"), 10.0, 1.0)]
 )
 def test_a_precision_asked_for_that_does_not_work_is_an_error(
-    weights: Weights, trials: Callable[[Trial], list[str]], trial: Trial
+    trials: Callable[[Trial], list[str]], trial: Trial
 ) -> None:
     trials(trial)
-    with pytest.raises(ModelError, match=r"precision bf16 .* set classifier.precision to fp32"):
-        choose_precision(weights, "bf16", None)
+    with pytest.raises(ModelError, match=r"precision bf16 .* set it to fp32"):
+        choose_precision(PROBE, "bf16", None)
 
 
-def test_a_precision_asked_for_may_be_slower(
-    weights: Weights, trials: Callable[[Trial], list[str]]
-) -> None:
+def test_a_precision_asked_for_may_be_slower(trials: Callable[[Trial], list[str]]) -> None:
     trials(Trial(True, "", 0.02, 10.0, 12.0))
-    assert choose_precision(weights, "fp16", None).precision == "fp16"
+    assert choose_precision(PROBE, "fp16", None).precision == "fp16"
 
 
-def test_an_unknown_precision_is_named(weights: Weights) -> None:
+def test_an_unknown_precision_is_named() -> None:
     with pytest.raises(ModelError, match="'int3'"):
-        choose_precision(weights, "int3", None)
+        choose_precision(PROBE, "int3", None)
 
 
 def test_the_finding_is_remembered_for_this_boot_and_these_weights(
-    weights: Weights,
     trials: Callable[[Trial], list[str]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -139,31 +150,33 @@ def test_the_finding_is_remembered_for_this_boot_and_these_weights(
     held = trials(GOOD)
     cache = tmp_path / "cache"
     for _ in range(3):
-        assert choose_precision(weights, "auto", cache).precision == "bf16"
+        assert choose_precision(PROBE, "auto", cache).precision == "bf16"
     assert held == ["bf16"]
-    monkeypatch.setattr(precision, "_boot", lambda: "another")
-    choose_precision(weights, "auto", cache)
-    choose_precision(weights, "fp16", cache)
-    assert held == ["bf16", "bf16", "fp16"]
+    choose_precision(replace(PROBE, network="network 2"), "auto", cache)
+    assert held == ["bf16", "bf16"]
+    monkeypatch.setattr(trials_module, "_boot", lambda: "another")
+    choose_precision(PROBE, "auto", cache)
+    choose_precision(PROBE, "fp16", cache)
+    assert held == ["bf16", "bf16", "bf16", "fp16"]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"ran": true, "more": 1}'])
 def test_a_broken_memory_is_replaced(
-    weights: Weights, trials: Callable[[Trial], list[str]], tmp_path: Path, content: str
+    trials: Callable[[Trial], list[str]], tmp_path: Path, content: str
 ) -> None:
     held = trials(GOOD)
-    choose_precision(weights, "auto", tmp_path)
+    choose_precision(PROBE, "auto", tmp_path)
     (file,) = tmp_path.iterdir()
     file.write_text(content)
-    choose_precision(weights, "auto", tmp_path)
-    choose_precision(weights, "auto", tmp_path)
+    choose_precision(PROBE, "auto", tmp_path)
+    choose_precision(PROBE, "auto", tmp_path)
     assert held == ["bf16", "bf16"]
 
 
 def test_no_place_to_remember_is_no_reason_to_fail(
-    weights: Weights, trials: Callable[[Trial], list[str]], tmp_path: Path
+    trials: Callable[[Trial], list[str]], tmp_path: Path
 ) -> None:
     trials(GOOD)
     occupied = tmp_path / "file"
     occupied.write_text("")
-    assert choose_precision(weights, "auto", occupied / "cache").precision == "bf16"
+    assert choose_precision(PROBE, "auto", occupied / "cache").precision == "bf16"
