@@ -123,6 +123,7 @@ def test_a_camera_that_cannot_be_had_says_how_to_mend_it(
     assert service.get("/api/streams") == {"streams": []}
 
 
+@pytest.mark.timeout(240)
 def test_page_and_camera_come_back_by_themselves_when_the_server_does(
     server: Server,
     chromium: Chromium,
