@@ -208,6 +208,8 @@ async def test_video_keeps_time_and_sound(
         assert result.streams.video[0].codec_context.name == "h264"
         names = [stream.codec_context.name for stream in result.streams.audio]
         assert names == ([expected] if expected else [])
+        starts = [float((stream.start_time or 0) * stream.time_base) for stream in result.streams]
+        assert max(starts) < 0.1, "sound and picture start together"
     assert len(pictures) == 20
     # Brightness says which frame it was: none lost, none out of order, each with its box.
     greys = [int(picture[110, 150, 1]) for picture in pictures]
@@ -315,6 +317,16 @@ def test_progress_says_rate_and_time_left() -> None:
         lines = screen.getvalue().split("\r")[1:]
         assert max(map(len, lines)) <= 79
     assert screen.getvalue().endswith(" \r"), "the line is wiped at the end"
+
+
+def test_progress_is_not_written_for_every_frame() -> None:
+    now = [0.0]
+    screen = io.StringIO()
+    with Progress(1000, screen, shown=True, clock=lambda: now[0]) as progress:
+        for _ in range(1000):
+            now[0] += 0.001
+            progress.advance("clip.mp4")
+    assert 4 <= screen.getvalue().count("clip.mp4") <= 6
 
 
 def test_progress_is_for_terminals() -> None:
