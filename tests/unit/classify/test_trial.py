@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from models.registry import resolve
-from stream_server import trial as trials_module
+from stream_server.classify import trial as trials_module
+from stream_server.classify.openvino import ClassifierProbe, OpenVinoClassifier
 from stream_server.classify.openvino import precision_probe as classifier_probe
-from stream_server.detect.centerface import CenterFaceDetector
+from stream_server.classify.trial import Probe, Trial, choose_precision, try_precision
 from stream_server.detect.centerface import precision_probe as detector_probe
 from stream_server.errors import ModelError
-from stream_server.trial import Probe, Trial, choose_precision, try_precision
 
 GOOD = Trial(True, "", difference=0.001, fp32_ms=10.0, other_ms=5.0)
 DIED = Trial(False, "the trial was ended by signal 4")
-PROBE = Probe("some.module", ("argument",), "network 1", "8 crops", 0.01)
+PROBE = ClassifierProbe(("argument",), "network 1")
 
 
 @pytest.fixture
@@ -88,15 +88,13 @@ def test_the_real_children_compare_and_time(probe: Probe) -> None:
     assert found["other_ms"] > 0
 
 
-def test_the_detector_takes_what_the_trial_finds(
-    trials: Callable[[Trial], list[str]], tmp_path: Path
-) -> None:
+def test_the_classifier_takes_what_the_trial_finds(trials: Callable[[Trial], list[str]]) -> None:
     trials(DIED)
-    detector = CenterFaceDetector(precision="auto", cache_dir=tmp_path)
-    assert detector.precision == "fp32"
-    assert "does not run on this machine" in detector.reason
+    classifier = OpenVinoClassifier(resolve(), precision="auto")
+    assert classifier.precision == "fp32"
+    assert "does not run on this machine" in classifier.reason
     with pytest.raises(ModelError, match="precision bf16"):
-        CenterFaceDetector(precision="bf16", cache_dir=tmp_path)
+        OpenVinoClassifier(resolve(), precision="bf16")
 
 
 @pytest.mark.parametrize(
