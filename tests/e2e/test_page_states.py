@@ -314,23 +314,24 @@ def test_a_phone_never_scrolls_sideways(
     wait_for_no_stream(service)
 
 
-def still_clip(target: Path) -> Path:
-    """Four seconds of one and the same picture; Motion JPEG, so that no frame refines another."""
-    picture = ["-f", "lavfi", "-i", "testsrc2=size=320x240:rate=1,trim=end_frame=1,loop=-1:1:0"]
+def still_clip(face_clip: Path, target: Path) -> Path:
+    """Four seconds of one picture of a face; Motion JPEG, so that no frame refines another."""
+    picture = ["-i", str(face_clip), "-vf", "trim=end_frame=1,loop=-1:1:0,setpts=N/25/TB"]
     encode = ["-t", "4", "-r", "25", "-c:v", "mjpeg", "-q:v", "3", str(target)]
     subprocess.run(["ffmpeg", "-loglevel", "error", "-y", *picture, *encode], check=True)
     return target
 
 
 def test_a_picture_that_stands_still_is_greyed_and_named(
-    server: Server, chromium: Chromium, tmp_path: Path, artifacts: Path
+    server: Server, chromium: Chromium, face_clip: Path, tmp_path: Path, artifacts: Path
 ) -> None:
-    clip = still_clip(tmp_path / "still.avi")
+    clip = still_clip(face_clip, tmp_path / "still.avi")
     running = server("--source", f"hall={clip}")
     with chromium() as browser:
         page = browser.new_page()
         page.goto(running.url)
         expect_tile(page, "hall", "stale")
+        assert running.get("/api/streams/hall")["faces"], "the clip shows a face"
         expect_stage(page, "stale")
         expect(page.get_by_test_id("stage")).to_contain_text("stands still")
         expect(page.get_by_test_id("faces").locator("li")).to_have_count(0)
