@@ -111,10 +111,9 @@ class FileSource:
     def _open(self) -> tuple[InputContainer, VideoStream]:
         self._check_regular()
         try:
-            # "file:" and the whitelist keep a name or a playlist from opening the network.
-            container = av.open(
-                f"file:{self._path}", options={"protocol_whitelist": "file,crypto,data"}
-            )
+            # "file:" keeps a name from being taken for another protocol, and with it the library
+            # lets a playlist name local files only.
+            container = av.open(f"file:{self._path}")
         except av.error.FFmpegError as error:
             raise SourceUnsupported(
                 f"{self._path} is not a video that can be read ({describe(error)})"

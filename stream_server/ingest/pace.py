@@ -69,21 +69,17 @@ class CatchUp:
     def admit(self, *, lag: float, is_key: bool, now: float) -> bool:
         """Whether to decode this packet.
 
-        From `hard` on only key frames are, until one is on time: leaving out a picture that
-        others refer to would smear all of them. After `patience` without one it goes on anyway.
-        Sets `skip_unreferenced` from `soft` on.
+        From `hard` on only key frames are, until one comes less than `soft` late: leaving out a
+        picture that others refer to would smear all of them. After `patience` without one it goes
+        on anyway. Sets `skip_unreferenced` from `soft` on.
         """
         self.skip_unreferenced = lag >= (self._soft / 3 if self.skip_unreferenced else self._soft)
-        late = lag >= self._hard
         if self._waiting_since is None:
-            if not late or is_key:
+            if lag < self._hard or is_key:
                 return True
             self._waiting_since = now
-            return False
-        if not late and is_key:
-            self._waiting_since = None
-            return True
-        if now - self._waiting_since >= self._patience:
+        caught_up = is_key and lag < self._soft
+        if caught_up or now - self._waiting_since >= self._patience:
             self._waiting_since = None
             return True
         return is_key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from fractions import Fraction
 from pathlib import Path
 
@@ -130,6 +131,16 @@ def test_full_range_becomes_limited_range():
         assert int(picture.y[0, 0]) == 235, name
 
 
+def test_what_is_converted_anyway_leaves_bt_709_behind():
+    flat = np.broadcast_to(np.array([120, 110, 160], np.uint8)[:, None, None], (3, 64, 64))
+    frame = VideoFrame.from_ndarray(np.ascontiguousarray(flat), format="yuv444p")
+    frame.colorspace, frame.color_range = 1, 1
+    picture = to_picture(frame)
+    # By the matrices of BT.709 and BT.601; the scaler rounds down.
+    for plane, exact in ((picture.y, 124.4), (picture.u, 106.6), (picture.v, 160.8)):
+        assert exact - 2 < int(plane[9, 9]) <= exact + 1
+
+
 def test_limited_range_is_taken_without_a_change():
     noise = np.random.default_rng(0).integers(0, 256, (96, 64), np.uint8)
     frame = VideoFrame.from_ndarray(noise, format="yuv420p")
@@ -256,7 +267,7 @@ def test_pictures_come_in_order_and_carry_their_own_arrival(tmp_path):
     assert [shot.captured for shot in shots] != sorted(arrivals.values())
 
 
-def broken(clip: Path, numbers: range, on_drop) -> list[int]:
+def broken(clip: Path, numbers: Collection[int], on_drop) -> list[int]:
     """The pictures of a clip some of whose packets are noise."""
     noise = np.random.default_rng(1).bytes(2000)
     with av.open(str(clip)) as container:
@@ -281,6 +292,16 @@ def test_broken_packets_are_counted_and_the_next_key_frame_is_whole_again(tmp_pa
     assert drops == [(decode.DECODE_ERROR, 1)] * 4
     assert shown[:4] == [0, 1, 2, 3]
     assert shown[-20:] == list(range(10, 30))
+
+
+def test_broken_packets_far_apart_do_not_add_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "MAX_BAD_PACKETS", 4)
+    clip = make_clip(tmp_path / "p.mp4", frames=40, paint=counter)
+    drops: list[str] = []
+    numbers = [*range(3, 6), *range(23, 26)]
+    shown = broken(clip, numbers, lambda reason, count: drops.append(reason))
+    assert len(drops) == 6
+    assert shown[-10:] == list(range(30, 40))
 
 
 def test_nothing_but_broken_packets_ends_the_source(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from stream_server.ingest.pace import JUMP_SECONDS, Backlog, CatchUp, Timeline
 
-STAMPS = st.one_of(st.none(), st.floats(-1e7, 1e7))
+STAMPS = st.one_of(st.none(), st.floats(-1e7, 1e7), st.integers(0, 8).map(float))
 
 
 @given(st.lists(st.tuples(STAMPS, st.floats(0, 100)), max_size=50))
@@ -93,7 +93,7 @@ def test_a_little_behind_leaves_out_what_nothing_refers_to_until_it_has_caught_u
 
 
 def test_far_behind_leaves_out_all_up_to_a_key_frame_that_is_on_time():
-    lags = [0.0, 1.6, 1.6, 1.6, 1.6, 0.2, 0.2, 0.1, 0.1]
+    lags = [0.0, 1.6, 1.6, 1.4, 1.4, 0.2, 0.2, 0.1, 0.1]
     keys = {3, 7}
     # The late key frame 3 gives a picture, but those after it would be late again.
     expected = [True, False, False, True, False, False, False, True, True]
