@@ -85,7 +85,7 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
     files = (
         "pyproject.toml hatch_build.py constraints.txt .gitignore LICENSE README.md CHANGELOG.md"
     )
-    for name in files.split():
+    for name in ["pyproject.toml", "hatch_build.py", ".gitignore", *texts.split()]:
         shutil.copy2(ROOT / name, source)
     left_out = shutil.ignore_patterns("node_modules", "page", "__pycache__")
     for name in ("stream_server", "models", "trainer", "frontend"):
