@@ -106,9 +106,9 @@ async def test_refusals(
 @pytest.mark.parametrize(
     "fields",
     [
-        {"files": {"picture": ("me.jpg", b"x")}},
-        {"files": {"image": ("me.jpg", b"x"), "other": ("b", b"x")}},
-        {"files": {"image": ("me.jpg", b"x")}, "data": {"more": "1"}},
+        {"files": {"photo": ("me.jpg", picture())}},
+        {"files": {"image": ("me.jpg", picture()), "other": ("b", b"x")}},
+        {"files": {"image": ("me.jpg", picture())}, "data": {"more": "1"}},
         {"files": {"image": (None, b"text")}},
     ],
 )
