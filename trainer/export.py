@@ -31,11 +31,11 @@ from trainer.sets import MEAN, STD, Held
 
 DATA = (
     "Face Mask 12K Images Dataset (Kaggle, ashishjangra27; CC0): Train part for training, "
-    "Validation part for choosing, Test part measured once for information.",
+    "Validation part for calibration, Test part for information only: nothing was chosen on it.",
     "Face Mask Detection (Kaggle, andrewmvd; CC0): Pascal VOC street scenes, split by picture; "
     "faces of 12 px and wider.",
-    "Masks painted by models/mask_painter.py, and masks lent from masked training faces, on the "
-    "unmasked faces of the 12K training part.",
+    "Masks painted by models/mask_painter.py, and masks lent from masked training faces, on "
+    "unmasked training faces of both sets.",
 )
 
 
@@ -57,7 +57,8 @@ def write_files(network: nn.Module, folder: Path, name: str, size: int) -> dict[
 
 
 LIMITATIONS = (
-    "Trained from scratch: no ImageNet weights were reachable.",
+    "A first version: trained from scratch (no ImageNet weights were reachable) on 120 thousand "
+    "views by two shared CPU cores; its loss was still falling when the run ended.",
     "Few real faces wear a mask incorrectly (66 in the data); the class is learnt mostly from "
     "painted ones, its recall is the weakest figure, and its interval is wide.",
     "Near-identical pictures were removed from training, but the 12K set holds copies augmented "

@@ -4,13 +4,11 @@ import argparse
 import pickle
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import fields, replace
-from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -34,7 +32,7 @@ def train(pools: dict[str, Crops], held: Held, config: TrainConfig, checkpoint: 
     network = build_network().to(memory_format=torch.channels_last)
     follow_statistics(network)
     averaging = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
-    average = AveragedModel(network, multi_avg_fn=averaging)
+    average = AveragedModel(network, multi_avg_fn=averaging, use_buffers=True)
     loss_of = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
     optimiser = AdamW(parameter_groups(network, config.weight_decay), lr=config.learning_rate)
     steps = config.epochs * config.steps_per_epoch()
@@ -52,9 +50,8 @@ def train(pools: dict[str, Crops], held: Held, config: TrainConfig, checkpoint: 
             average.update_parameters(network)
             seen += len(labels)
             total += loss.item() * len(labels)
-        rate = seen / (time.monotonic() - started)
-        recalibrate(average.module, batches(pools, config, epoch), 16)
         torch.save(average.module.state_dict(), checkpoint)
+        rate = seen / (time.monotonic() - started)
         checks = validation_line(average.module, held, config.size_at(epoch))
         print(f"epoch {epoch + 1:2} loss {total / seen:.4f} {checks} {rate:.0f}/s", flush=True)
     return average.module.eval()
@@ -65,24 +62,6 @@ def follow_statistics(network: nn.Module, momentum: float = 0.1) -> None:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = momentum
-
-
-def recalibrate(network: nn.Module, faces: Iterable[list[Tensor]], count: int) -> None:
-    """Measure the normalisation statistics of averaged weights anew, on `count` batches.
-
-    Averaged weights give smaller activations than those they were averaged from: with the
-    statistics of the latter a network of this depth answers one class for everything.
-    """
-    layers = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    network.eval()
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.train()
-        layer.momentum = None  # the plain mean over all batches
-    with torch.inference_mode():
-        for images, _ in islice(faces, count):
-            network(normalise(images))
-    network.eval()
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -157,8 +136,6 @@ def main(arguments: list[str] | None = None) -> int:
             network = load_checkpoint(options.checkpoint)
         else:
             network = train(pools, held, config, options.out / f"{options.name}.pt")
-        # The statistics of what is shipped: on more batches, at the shipped size.
-        recalibrate(network, batches(pools, replace(config, small_epochs=0), config.epochs), 64)
         sizes = {name: len(crops) for name, crops in pools.items()}
         card = export(
             network,

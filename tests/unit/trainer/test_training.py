@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from models.errors import WeightsError
-from models.mobilenet_v3 import build_network
 from trainer import augment as views
 from trainer.config import ConfigError, Shares, TrainConfig
 from trainer.data import INCORRECT, WIDE, WITH_MASK, WITHOUT_MASK, Crops
 from trainer.sets import Held, batches, draw, normalise, paint_pools
-from trainer.train import load_checkpoint, main, parse, recalibrate, train
+from trainer.train import load_checkpoint, main, parse, train
 
 LANDMARKS = np.array([[54, 54], [90, 54], [72, 75], [57, 96], [87, 96]], np.float32)
 TINY = TrainConfig(
@@ -144,19 +143,6 @@ def test_training_twice_with_one_seed_gives_the_same_weights(tmp_path, capsys):
     saved = torch.load(tmp_path / "t.pt", weights_only=True)
     assert torch.equal(saved["head.6.bias"], states[0]["head.6.bias"])
     assert "incorrect" in capsys.readouterr().out
-
-
-def test_recalibrated_statistics_are_those_of_the_faces():
-    network = build_network()
-    before = network.state_dict()["features.0.1.running_mean"].clone()
-    faces = [[torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8), torch.zeros(8)]] * 3
-    recalibrate(network, faces, 2)
-    with torch.inference_mode():
-        seen = network.features[0][0](normalise(faces[0][0])).mean(dim=(0, 2, 3))
-    after = network.state_dict()["features.0.1.running_mean"]
-    torch.testing.assert_close(after, seen, rtol=1e-3, atol=1e-4)
-    assert not torch.equal(before, after)
-    assert not network.training
 
 
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
