@@ -82,10 +82,8 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
     folder = tmp_path_factory.mktemp("build")
     source = folder / "source"
     source.mkdir()
-    files = (
-        "pyproject.toml hatch_build.py constraints.txt .gitignore LICENSE README.md CHANGELOG.md"
-    )
-    for name in ["pyproject.toml", "hatch_build.py", ".gitignore", *texts.split()]:
+    texts = ["constraints.txt", "LICENSE", "README.md", "CHANGELOG.md"]
+    for name in ["pyproject.toml", "hatch_build.py", ".gitignore", *texts]:
         shutil.copy2(ROOT / name, source)
     left_out = shutil.ignore_patterns("node_modules", "page", "__pycache__")
     for name in ("stream_server", "models", "trainer", "frontend"):
