@@ -137,7 +137,9 @@ class FaultyRtsp:
         pictures = units_of(self.clip)
         sequence = 0
         begun = time.monotonic()
-        while self.stops_after is None or self.sent < self.stops_after:
+        while not writer.is_closing() and (
+            self.stops_after is None or self.sent < self.stops_after
+        ):
             parts = [
                 part for unit in pictures[self.sent % len(pictures)] for part in payloads(unit)
             ]
