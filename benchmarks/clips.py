@@ -40,7 +40,7 @@ def portrait() -> Iterable[Pixels]:
     """The astronaut, her face about 160 px wide, swaying in front of a textured wall."""
     from skimage import data
 
-    astronaut = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR)
+    astronaut = cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2BGR)  # type: ignore[no-untyped-call]
     person = cv2.resize(astronaut[:380], None, fx=1.8, fy=1.8, interpolation=cv2.INTER_CUBIC)
     noise = np.random.default_rng(1).integers(60, 200, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
     wall = cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)

@@ -7,26 +7,24 @@ import json
 import sys
 import time
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
 from models.registry import resolve
 from stream_server.classify.openvino import compile_network
+from stream_server.classify.samples import sample_crops
 from stream_server.frames import Pixels
 
 TIMED = 8
 ROUNDS = 15
-# Flat colours and ever finer random fields; flat ones are where low precision strays furthest.
-FIELDS = (1, 1, 2, 3, 4, 6, 8, 16)
 EACH = 32
 
 
 def main(card: str, precision: str) -> None:
     """Compare `precision` with fp32, in answers and in speed."""
     weights = resolve(card)
-    crops = _crops(weights.card.input_size)
+    crops = sample_crops(weights.card.input_size, EACH)
     requests = [
         compile_network(ov.Core(), weights, name, 0).create_infer_request()
         for name in ("fp32", precision)
@@ -37,14 +35,6 @@ def main(card: str, precision: str) -> None:
     difference = float(np.abs(rows - fp32_rows).max())
     found = {"difference": difference, "fp32_ms": fp32_ms, "other_ms": other_ms}
     sys.stdout.write(json.dumps(found) + "\n")
-
-
-def _crops(size: int) -> Pixels:
-    random = np.random.default_rng(0)
-    fields = [random.integers(0, 256, (k, k, 3), np.uint8) for k in FIELDS for _ in range(EACH)]
-    return np.stack(
-        [cv2.resize(f, (size, size), interpolation=cv2.INTER_CUBIC) for f in fields]
-    ).astype(np.uint8)
 
 
 def _classify(request: ov.InferRequest, crops: Pixels) -> npt.NDArray[np.float32]:
