@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import NoReturn
 
 import structlog
 import uvicorn
@@ -54,28 +56,30 @@ log = structlog.get_logger(__name__)
 EXIT_OK, EXIT_FAILED = 0, 1
 
 
-def serve(settings: Settings) -> int:
-    """Run the service until SIGTERM or SIGINT; returns the exit code.
+def serve(settings: Settings) -> NoReturn:
+    """Run the service until SIGTERM or SIGINT, then end the process with its exit code.
 
     Raises `SettingsError` at once if the address cannot be listened on.
     """
     listener = listen(settings.server.host, settings.server.port)
     with listener:
         code = asyncio.run(run(settings, listener))
-    leave_hanging_threads(code)
-    return code
+    leave(code)
 
 
-def leave_hanging_threads(code: int) -> None:
-    """End the process here if a source's thread still hangs in C code.
+def leave(code: int) -> NoReturn:
+    """End the process; everything has been closed by now.
 
-    Such a thread would abort the process when it wakes while the interpreter is taken down.
+    The interpreter's own way down would take seconds on a busy machine to sweep up the inference
+    libraries, and would be aborted by a source's thread that wakes from C code meanwhile.
     """
     hanging = [thread.name for thread in threading.enumerate() if thread.daemon]
     if hanging:
         log.warning("threads_left_hanging", threads=hanging)
-        logging.shutdown()
-        os._exit(code)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def listen(host: str, port: int) -> socket.socket:

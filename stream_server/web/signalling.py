@@ -70,10 +70,10 @@ async def read_body(request: Request, expected: str) -> str | Response:
         return problem(400, "Bad request", "the body is not UTF-8 text: send plain SDP")
 
 
-def created(kind: str, stream: str, peer: Peer, answer: str, sessions: Sessions) -> Response:
+def created(request: Request, peer: Peer, answer: str, sessions: Sessions) -> Response:
     """201 with the answer and the headers that WHIP and WHEP ask for."""
     response = Response(answer, 201, media_type=SDP)
-    response.headers["Location"] = f"/{kind}/{stream}/{peer.id}"
+    response.headers["Location"] = f"{request.url.path}/{peer.id}"
     response.headers["ETag"] = peer.etag
     response.headers["Accept-Patch"] = FRAGMENT
     add_ice_links(response, sessions.ice_servers)

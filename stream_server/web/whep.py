@@ -37,7 +37,7 @@ def whep_routes(hub: StreamHub, sessions: Sessions, metrics: Metrics) -> APIRout
 
         answer = await serve(peer, offer, watched, encode, count_drop)
         sessions.keep(stream, peer)
-        return created("whep", stream, peer, answer, sessions)
+        return created(request, peer, answer, sessions)
 
     return router
 

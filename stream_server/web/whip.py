@@ -44,7 +44,7 @@ def whip_routes(
             await peer.close()
             raise
         sessions.keep(stream, peer)
-        return created("whip", stream, peer, limit_bitrate(answer, max_bitrate), sessions)
+        return created(request, peer, limit_bitrate(answer, max_bitrate), sessions)
 
     return router
 
