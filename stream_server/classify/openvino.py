@@ -78,13 +78,16 @@ class OpenVinoClassifier:
 
 @dataclass(frozen=True, slots=True)
 class ClassifierProbe:
-    """The child process that tries a precision on a classifier; see `trial.Probe`."""
+    """The child process that tries a precision on a classifier; see `trial.Probe`.
+
+    A fifth of the promised 1e-2 must do, because real faces stray further than these crops.
+    """
 
     arguments: tuple[str, ...]
     network: str
     module: str = "stream_server.classify.probe"
     work: str = "8 crops"
-    agree: float = 1e-2
+    agree: float = 2e-3
 
 
 def precision_probe(weights: Weights) -> ClassifierProbe:
