@@ -30,8 +30,7 @@ def main(port: str, rtp_port: str, codec: str, mode: str = "none", *login: str) 
     server.set_service(port)
     factory = GstRtspServer.RTSPMediaFactory()
     caps = (
-        f"application/x-rtp,media=video,clock-rate=90000,encoding-name={encoding},"
-        f"payload={payload}"
+        f"application/x-rtp,media=video,clock-rate=90000,encoding-name={encoding},payload={payload}"
     )
     factory.set_launch(
         f'( udpsrc address=127.0.0.1 port={rtp_port} buffer-size=2000000 caps="{caps}" '
