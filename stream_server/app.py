@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -27,7 +28,8 @@ from models.registry import resolve
 from stream_server.analyse import Analyser
 from stream_server.classify.batcher import Batcher
 from stream_server.classify.select import Selected, choose
-from stream_server.detect.centerface import CenterFaceDetector
+from stream_server.classify.trial import choose_precision
+from stream_server.detect.centerface import CenterFaceDetector, precision_probe
 from stream_server.detect.yunet import YuNetDetector
 from stream_server.errors import MaskstreamError, ModelError, SettingsError
 from stream_server.ingest import schemes
@@ -260,6 +262,7 @@ class Inference:
     uncertain_below: float
     selected: Selected
     detector: FaceDetector
+    detector_reason: str
 
 
 @asynccontextmanager
@@ -268,7 +271,7 @@ async def open_inference(settings: Settings, metrics: Metrics) -> AsyncIterator[
 
     Raises `ModelError` or `WeightsError` if either cannot be used.
     """
-    detector, selected, card = await asyncio.to_thread(load_models, settings)
+    detector, detector_reason, selected, card = await asyncio.to_thread(load_models, settings)
     metrics.runtime(selected.name, selected.device, selected.precision)
     if selected.gpu_memory is not None:
         metrics.gpu_memory(selected.device, selected.gpu_memory)
@@ -292,10 +295,10 @@ async def open_inference(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 workers=pool,
                 metrics=metrics,
             )
-            yield Inference(analyser, card, uncertain_below, selected, detector)
+            yield Inference(analyser, card, uncertain_below, selected, detector, detector_reason)
 
 
-def load_models(settings: Settings) -> tuple[FaceDetector, Selected, ModelCard]:
+def load_models(settings: Settings) -> tuple[FaceDetector, str, Selected, ModelCard]:
     """Blocking: seconds."""
     weights = resolve(settings.classifier.weights)
     selected = choose(
@@ -305,16 +308,23 @@ def load_models(settings: Settings) -> tuple[FaceDetector, Selected, ModelCard]:
         precision=settings.classifier.precision,
         cache_dir=settings.cache_dir,
     )
-    return make_detector(settings.detector), selected, weights.card
+    return *make_detector(settings.detector, settings.cache_dir), selected, weights.card
 
 
-def make_detector(options: keys.Detector) -> FaceDetector:
-    """The detector that the settings name."""
+def make_detector(options: keys.Detector, cache_dir: Path) -> tuple[FaceDetector, str]:
+    """The detector that the settings name, and why it runs as it does."""
+    side = options.long_side
+    size = "input size chosen for each stream" if side is None else f"long side {side} px"
     if options.name == "yunet":
         if options.path is None:
             raise ModelError("detector yunet needs detector.path, the path of its ONNX file")
-        return YuNetDetector(options.path, threshold=options.threshold)
-    return CenterFaceDetector(long_side=options.long_side, threshold=options.threshold)
+        yunet = YuNetDetector(options.path, long_side=side, threshold=options.threshold)
+        return yunet, size
+    choice = choose_precision(precision_probe(), options.precision, cache_dir)
+    centerface = CenterFaceDetector(
+        long_side=side, threshold=options.threshold, precision=choice.precision
+    )
+    return centerface, f"{size}; {choice.precision}: {choice.reason}"
 
 
 def workers(name: str) -> ThreadPoolExecutor:
@@ -373,7 +383,6 @@ def ice_servers(settings: Settings) -> list[IceServer]:
 def describe(settings: Settings, inference: Inference, started: float) -> wire.InfoOut:
     """What /api/info says."""
     card, selected = inference.card, inference.selected
-    size = settings.detector.long_side
     return wire.InfoOut(
         version=package_version(),
         uptime_seconds=time.monotonic() - started,
@@ -391,7 +400,7 @@ def describe(settings: Settings, inference: Inference, started: float) -> wire.I
         ),
         detector=wire.DetectorOut(
             name=inference.detector.name,
-            reason="input size chosen for each stream" if size is None else f"long side {size} px",
+            reason=inference.detector_reason,
         ),
         ice_servers=[
             wire.IceServerOut(

@@ -72,7 +72,7 @@ class StreamOptions:
 
     stale_seconds: float = 5.0
     retry_initial: float = 0.5
-    retry_maximum: float = 8.0
+    retry_maximum: float = 5.0
     keep_seconds: float = 10.0
     max_streams: int = 32
     max_viewers: int = 50

@@ -143,21 +143,6 @@ def chromium() -> Callable[..., AbstractContextManager[Browser]]:
 
 
 @pytest.fixture
-def rtsp_server() -> Iterator[Callable[..., peers.RtspServer]]:
-    """`rtsp_server(clip, "digest", "user", "password")`: a real RTSP server with the clip."""
-    running: list[peers.RtspServer] = []
-
-    def start(clip: Path, *auth: str) -> peers.RtspServer:
-        running.append(peers.RtspServer(clip, auth))
-        running[-1].start()
-        return running[-1]
-
-    yield start
-    for server in running:
-        server.kill()
-
-
-@pytest.fixture
 def prometheus(tmp_path: Path) -> Iterator[Callable[[Path], peers.Prometheus]]:
     """`prometheus(CONFIG)`: a real Prometheus."""
     running: list[peers.Prometheus] = []

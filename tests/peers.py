@@ -14,7 +14,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -143,46 +143,6 @@ def start_service(folder: Path, cache: Path, *args: str, env: Mapping[str, str])
         print(log.read_text())
         raise
     return service
-
-
-@dataclass
-class RtspServer:
-    """GStreamer's RTSP server, fed by FFmpeg; it can be killed and comes back on its port."""
-
-    clip: Path
-    auth: tuple[str, ...] = ()
-    port: int = field(default_factory=free_port)
-    rtp_port: int = field(default_factory=lambda: free_port(socket.SOCK_DGRAM))
-    _processes: list[subprocess.Popen[str]] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        login = "{}:{}@".format(*self.auth[1:]) if self.auth else ""
-        return f"rtsp://{login}127.0.0.1:{self.port}/cam"
-
-    def start(self) -> None:
-        """Serve; returns when it listens."""
-        script = Path(__file__).parent / "fakes" / "gst_rtsp_server.py"
-        command = [*("/usr/bin/python3", str(script)), str(self.port), str(self.rtp_port), "h264"]
-        server = subprocess.Popen([*command, *self.auth], stdout=subprocess.PIPE, text=True)
-        self._processes.append(server)
-        assert server.stdout is not None
-        assert server.stdout.readline() == "ready\n", "the RTSP server did not start"
-        feed = [
-            *("ffmpeg", "-loglevel", "error", "-nostdin", "-re", "-stream_loop", "-1"),
-            *("-i", str(self.clip), "-c", "copy", "-bsf:v", "dump_extra=freq=keyframe"),
-            *("-f", "rtp", f"rtp://127.0.0.1:{self.rtp_port}"),
-        ]
-        self._processes.append(subprocess.Popen(feed, stdout=subprocess.DEVNULL, text=True))
-
-    def kill(self) -> None:
-        """End server and feed as a power cut would: without a word to the clients."""
-        for process in self._processes:
-            process.kill()
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
-        self._processes.clear()
 
 
 @dataclass

@@ -95,11 +95,6 @@ class Normaliser:
         return _gather(frame, width, height, _quarter_turns(frame.rotation))
 
 
-def to_picture(frame: VideoFrame, *, longest_side: int = 1920) -> Picture:
-    """One frame by itself, with square pixels; a `Normaliser` is cheaper for many that differ."""
-    return Normaliser(longest_side=longest_side)(frame)
-
-
 def _quarter_turns(rotation: int) -> int:
     """Degrees counter-clockwise, as the display matrix asks, to the nearest quarter turn."""
     return round(rotation / 90) * 90 % 360

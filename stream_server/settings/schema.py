@@ -235,7 +235,7 @@ class Retry(Section):
     """How a lost camera is called again: exponential backoff with jitter, without end."""
 
     initial_seconds: Seconds = Field(default=0.5, description="wait before the second try")
-    max_seconds: Seconds = Field(default=8, description="longest wait between two tries")
+    max_seconds: Seconds = Field(default=5, description="longest wait between two tries")
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -302,7 +302,10 @@ class Detector(Section):
     long_side: int | None = Field(
         default=None, ge=64, le=4096, description="px the picture is scaled to first; null chooses"
     )
-    threshold: float = Field(default=0.5, gt=0, lt=1, description="least score of a face")
+    threshold: float = Field(default=0.4, gt=0, lt=1, description="least score of a face")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="of centerface; auto, fp32 or bf16"
+    )
 
     @model_validator(mode="after")
     def _yunet_needs_a_file(self) -> Self:

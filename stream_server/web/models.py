@@ -176,6 +176,7 @@ class StreamStatusOut(BaseModel):
     source: str = Field(description="The URL, without its user name and password.")
     state: Literal["connecting", "live", "stale", "retrying", "ended", "waiting"]
     detail: str | None = Field(description="Why it is not live.")
+    stale: bool = Field(description="The picture stands still, whatever the state.")
     retry_in_seconds: Seconds | None
     width: int = Field(description="Pixels; 0 until the first picture.")
     height: int = Field(description="Pixels; 0 until the first picture.")
@@ -204,6 +205,7 @@ class StreamStatusOut(BaseModel):
             source=status.source,
             state=status.state,
             detail=status.detail,
+            stale=status.stale,
             retry_in_seconds=status.retry_in_seconds,
             width=status.width,
             height=status.height,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from stream_server.errors import SourceEnded
 from stream_server.frames import Picture
 from stream_server.ingest import decode
-from stream_server.ingest.decode import Normaliser, PacketDecoder, target_size, to_picture
+from stream_server.ingest.decode import Normaliser, PacketDecoder, target_size
 from tests.fakes.clips import BLUE, GREEN, GREY, RED, counter, make_clip, read_counter
 
 SIDES = st.integers(1, 5000)
@@ -127,7 +127,7 @@ def test_full_range_becomes_limited_range():
         frame = VideoFrame.from_ndarray(white, format=name)
         if name == "yuv420p":
             frame.color_range = 2
-        picture = to_picture(frame)
+        picture = Normaliser()(frame)
         assert int(picture.y[0, 0]) == 235, name
 
 
@@ -135,7 +135,7 @@ def test_what_is_converted_anyway_leaves_bt_709_behind():
     flat = np.broadcast_to(np.array([120, 110, 160], np.uint8)[:, None, None], (3, 64, 64))
     frame = VideoFrame.from_ndarray(np.ascontiguousarray(flat), format="yuv444p")
     frame.colorspace, frame.color_range = 1, 1
-    picture = to_picture(frame)
+    picture = Normaliser()(frame)
     # By the matrices of BT.709 and BT.601; the scaler rounds down.
     for plane, exact in ((picture.y, 124.4), (picture.u, 106.6), (picture.v, 160.8)):
         assert exact - 2 < int(plane[9, 9]) <= exact + 1
@@ -144,7 +144,7 @@ def test_what_is_converted_anyway_leaves_bt_709_behind():
 def test_limited_range_is_taken_without_a_change():
     noise = np.random.default_rng(0).integers(0, 256, (96, 64), np.uint8)
     frame = VideoFrame.from_ndarray(noise, format="yuv420p")
-    assert (to_picture(frame).i420 == noise).all()
+    assert (Normaliser()(frame).i420 == noise).all()
 
 
 def test_lines_longer_than_the_picture_are_cut():
@@ -152,7 +152,7 @@ def test_lines_longer_than_the_picture_are_cut():
     noise = np.random.default_rng(0).integers(0, 256, (75, 82), np.uint8)
     frame = VideoFrame.from_ndarray(noise, format="yuv420p")
     assert frame.planes[0].line_size > 82 or frame.planes[1].line_size > 41
-    assert (to_picture(frame).i420 == noise).all()
+    assert (Normaliser()(frame).i420 == noise).all()
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_any_size_of_any_format_gives_a_valid_picture(width, height, pixels):
     if pixels == "nv12":
         shape = (height * 3 // 2, width)
     frame = VideoFrame.from_ndarray(np.full(shape or (height, width), 128, np.uint8), format=pixels)
-    picture = to_picture(frame)
+    picture = Normaliser()(frame)
     assert (picture.width, picture.height) == (max(2, width & ~1), max(2, height & ~1))
     assert picture.v.shape == (picture.height // 2, picture.width // 2)
 
