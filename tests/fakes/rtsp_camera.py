@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests import peers
+from tests.peers import free_port
 
 CODECS = {
     "h264": ("libx264", ("-preset", "veryfast", "-bf", "0")),
@@ -17,10 +18,23 @@ CODECS = {
 
 
 @dataclass
-class RtspCamera(peers.RtspServer):
-    """`clip` must be encoded in `codec`, with its parameter sets before each key frame: a .ts."""
+class RtspCamera:
+    """GStreamer's RTSP server, fed by FFmpeg; it can be killed and comes back on its port.
 
+    `clip` must be encoded in `codec`, with its parameter sets before each key frame: a .ts.
+    """
+
+    clip: Path
+    auth: tuple[str, ...] = ()
+    port: int = field(default_factory=free_port)
+    rtp_port: int = field(default_factory=lambda: free_port(socket.SOCK_DGRAM))
     codec: str = "h264"
+    _processes: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        login = "{}:{}@".format(*self.auth[1:]) if self.auth else ""
+        return f"rtsp://{login}127.0.0.1:{self.port}/cam"
 
     def start(self) -> None:
         """Serve; returns when it listens."""
@@ -36,6 +50,15 @@ class RtspCamera(peers.RtspServer):
             *("-f", "rtp", f"rtp://127.0.0.1:{self.rtp_port}"),
         ]
         self._processes.append(subprocess.Popen(feed, stdout=subprocess.DEVNULL, text=True))
+
+    def kill(self) -> None:
+        """End server and feed as a power cut would: without a word to the clients."""
+        for process in self._processes:
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        self._processes.clear()
 
     def freeze(self) -> None:
         """Connections stay open, nothing is sent any more; `kill` still works."""
