@@ -166,6 +166,7 @@ class Stream:
         self._frames: LatestSlot[Frame] = LatestSlot()
         self._peer: FrameSource | None = None
         self._peer_came = asyncio.Event()
+        self._peer_run: asyncio.Task[None] | None = None
         self._state: State = "waiting" if self.kind == "webrtc" else "connecting"
         self._detail: str | None = None
         self._retry_at: float | None = None
@@ -249,19 +250,31 @@ class Stream:
             self._enter("waiting", "no publisher is connected")
             await self._peer_came.wait()
             self._peer_came.clear()
-            assert self._peer is not None
+            peer = self._peer
+            assert peer is not None
             self._enter("connecting")
+            self._peer_run = asyncio.create_task(peer.run(self._receive))
             try:
-                await self._peer.run(self._receive)
+                await asyncio.wait([self._peer_run])
+                if not self._peer_run.cancelled():
+                    self._peer_run.result()
             except SourceError as error:
                 log.info("publisher_left", stream=self.name, reason=str(error))
             finally:
-                self._peer = None
-                self.idle_since = time.monotonic()
+                self._peer_run.cancel()
+                if self._peer is peer:
+                    self._peer = None
+                    self.idle_since = time.monotonic()
 
     def attach(self, source: FrameSource) -> None:
-        """Let a peer publish here. Raises `StreamBusy` while somebody does, or for a camera."""
+        """Let a peer publish here. Raises `StreamBusy` while somebody does, or for a camera.
+
+        A publisher whose picture stands still gives way: it may be the same one, come back from
+        a lost connection.
+        """
         self.check_free()
+        if self._peer_run is not None:
+            self._peer_run.cancel()
         self._peer = source
         self._peer_came.set()
 
@@ -269,7 +282,7 @@ class Stream:
         """Raise what `attach` would raise now."""
         if self.kind != "webrtc":
             raise StreamBusy(f"stream {self.name!r} is fed by its own {self.kind} source")
-        if self._peer is not None:
+        if self._peer is not None and self._state != "stale":
             raise StreamBusy(
                 f"somebody publishes to stream {self.name!r} already: choose another name"
             )

@@ -129,9 +129,14 @@ class Metrics:
             self._streams[name] = StreamMetrics(self, name)
         return self._streams[name]
 
+    def find_stream(self, name: str) -> StreamMetrics | None:
+        """The metrics of a stream that is there, else None."""
+        return self._streams.get(name)
+
     def remove_stream(self, name: str) -> None:
         """Drop every series of a stream, so that a removed camera leaves nothing behind."""
-        self._streams.pop(name, None)
+        if name in self._streams:
+            self._streams.pop(name).removed = True
         for metric in self.per_stream:
             metric.remove_by_labels({"stream": name})
 
@@ -184,6 +189,8 @@ class StreamMetrics:
         self._viewers = metrics.viewers.labels(name)
         self._result_histogram = metrics.capture_to_result.labels(name)
         self._publish_histogram = metrics.capture_to_publish.labels(name)
+        # A late word from a viewer or a thread must not bring a removed series back.
+        self.removed = False
         self.frames_in = 0
         self.reconnects = 0
         self.restarts = 0
@@ -215,14 +222,18 @@ class StreamMetrics:
     def dropped(self, stage: str, reason: str, count: int = 1) -> None:
         """Frames left out at `stage`; both labels are words from the code, never from outside."""
         self.drops[f"{stage}/{reason}"] += count
-        self._metrics.frames_dropped.labels(self._name, stage, reason).inc(count)
+        if not self.removed:
+            self._metrics.frames_dropped.labels(self._name, stage, reason).inc(count)
 
     def face(self, verdict: str) -> None:
         """One face was judged."""
-        self._metrics.faces.labels(self._name, verdict).inc()
+        if not self.removed:
+            self._metrics.faces.labels(self._name, verdict).inc()
 
     def encoded(self, codec: str, keyframe: bool) -> None:
         """One frame was encoded for a rendition."""
+        if self.removed:
+            return
         self._metrics.encodes.labels(self._name, codec).inc()
         if keyframe:
             self._metrics.keyframes.labels(self._name, codec).inc()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
@@ -42,8 +43,7 @@ class Sessions:
 
     async def close(self) -> None:
         """Close every peer. Idempotent."""
-        for peer in tuple(self._peers.values()):
-            await peer.close()
+        await asyncio.gather(*(peer.close() for peer in self._peers.values()))
         self._peers.clear()
 
 

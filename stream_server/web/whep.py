@@ -33,7 +33,8 @@ def whep_routes(hub: StreamHub, sessions: Sessions, metrics: Metrics) -> APIRout
         peer = sessions.open()
 
         def count_drop() -> None:
-            metrics.stream(stream).dropped("data_channel", "slow")
+            if (known := metrics.find_stream(stream)) is not None:
+                known.dropped("data_channel", "slow")
 
         answer = await serve(peer, offer, watched, encode, count_drop)
         sessions.keep(stream, peer)

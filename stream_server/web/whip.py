@@ -56,7 +56,8 @@ async def accept(
     sources: list[WebRtcSource] = []
 
     def count_drop(reason: str, count: int) -> None:
-        metrics.stream(stream).dropped("receive", reason, count)
+        if (known := metrics.find_stream(stream)) is not None:
+            known.dropped("receive", reason, count)
 
     def prepare(video: RTCRtpTransceiver) -> None:
         video.direction = "recvonly"

@@ -294,6 +294,23 @@ async def test_names_and_numbers_are_bounded(house: House) -> None:
                 await hub.add(SourceSpec(name, "demo:"))
 
 
+async def test_a_publisher_whose_picture_stands_still_gives_way_to_one_that_comes(
+    house: House,
+) -> None:
+    async with house.open() as hub:
+        hub.publish("phone", Script(1, 2, 3, "60"), allow_new=True)
+        await until(hub, "phone", lambda s: s.state == "live")
+        with pytest.raises(StreamBusy):
+            hub.check_free("phone", allow_new=True)
+        await until(hub, "phone", lambda s: s.state == "stale")
+        hub.publish("phone", Script(*range(60), "60"), allow_new=True)
+        status = await until(hub, "phone", lambda s: s.state == "live")
+        assert status.frames_in > 3
+        with pytest.raises(StreamBusy):
+            hub.publish("phone", Script(), allow_new=True)
+        assert status.restarts == 0
+
+
 async def test_a_publisher_makes_a_stream_that_leaves_after_it(house: House) -> None:
     house.scripts["fixed"] = [Script()]
     async with house.open() as hub:

@@ -43,8 +43,13 @@ def test_series_of_a_removed_stream_go_away_and_others_stay() -> None:
         stream.face("with_mask")
         stream.encoded("h264", keyframe=True)
         stream.reconnect()
+    late = metrics.stream("front")
     metrics.remove_stream("front")
     text = metrics.render()[0].decode()
     assert 'stream="front"' not in text
+    late.dropped("viewer", "slow")
+    late.face("uncertain")
+    late.encoded("vp8", keyframe=False)
+    assert 'stream="front"' not in metrics.render()[0].decode()
     assert 'maskstream_frames_in_total{stream="back"} 1.0' in text
     assert 'maskstream_faces_total{stream="back",verdict="with_mask"} 1.0' in text
