@@ -134,6 +134,8 @@ def test_ctrl_c_ends_it_at_once_without_half_videos(
         [*command, "--out", "out", "--json"],
         cwd=tmp_path,
         env={**os.environ, "MASKSTREAM__CACHE_DIR": str(cache_dir)},
+        # Whoever runs the tests in the background may have it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

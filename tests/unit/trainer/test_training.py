@@ -1,6 +1,8 @@
 """Settings, drawing of faces, augmentation, painting of training faces, a few steps of training."""
 
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -79,10 +81,17 @@ def test_an_epoch_is_drawn_by_shares_and_by_seed():
     assert rare.count(0) == rare.count(1)
 
 
+def drawn_twice(workers):
+    config = replace(TINY, workers=workers)
+    return [[*batches(pools(), config, 0)] for _ in range(2)]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_whole_and_the_same_for_the_same_seed(workers):
-    config = replace(TINY, workers=workers)
-    first, again = ([*batches(pools(), config, 0)] for _ in range(2))
+    # Workers are forked, which a process full of other libraries' threads does not survive: here
+    # it is one that runs nothing but the trainer, as the real one does.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+        first, again = alone.submit(drawn_twice, workers).result(timeout=100)
     assert sum(len(labels) for _, labels in first) == 32
     for (images, labels), (others, also) in zip(first, again, strict=True):
         assert images.shape[1:] == (32, 32, 3)
