@@ -130,12 +130,12 @@ def test_ctrl_c_ends_it_at_once_without_half_videos(
     tmp_path: Path, cache_dir: Path, face_clip: Path
 ) -> None:
     command = [str(Path(sys.executable).with_name("maskstream")), "predict", str(face_clip)]
+    # Whoever runs the tests in the background has it ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         [*command, "--out", "out", "--json"],
         cwd=tmp_path,
         env={**os.environ, "MASKSTREAM__CACHE_DIR": str(cache_dir)},
-        # Whoever runs the tests in the background may have it ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
