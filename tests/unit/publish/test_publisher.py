@@ -88,6 +88,18 @@ async def test_a_late_viewer_begins_with_a_key_frame(publisher: Publisher) -> No
     assert [number for number, key in enumerate(keyframes) if key] == [0, 20]
 
 
+async def test_a_viewer_right_after_a_key_frame_waits_for_the_next_one(
+    publisher: Publisher,
+) -> None:
+    publisher.watch("h264")
+    show(publisher, 0, 3)
+    late = publisher.watch("h264")
+    show(publisher, 3, 10)  # the next key frame may come 0.3 s after the last: frame 9
+    (packet,) = await take(late, 1)
+    assert packet.is_keyframe
+    assert packet.pts == 9 * 3000
+
+
 async def test_key_frame_requests_are_coalesced_and_rate_limited(publisher: Publisher) -> None:
     viewers = [publisher.watch("h264") for _ in range(5)]
     keys = []
