@@ -6,3 +6,7 @@ class WeightsError(Exception):
 
     A retry does not help: the files must be put right first.
     """
+
+
+class InputError(Exception):
+    """What the user gave cannot work: a data set, a setting, a file. The message names it."""

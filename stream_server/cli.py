@@ -1,4 +1,7 @@
-"""The `maskstream` command: serve, predict, config.
+"""The `maskstream` command: serve, predict, config, and what other packages add (train, …).
+
+A package adds a command by an entry point of the group `maskstream.commands`; so the trainer has
+its place here and the server imports nothing of it.
 
 Exit codes: 0 done, 1 the work failed, 2 wrong usage, input or configuration, 130 ended by Ctrl-C.
 Heavy libraries are imported inside the commands, so that --help answers at once.
@@ -9,13 +12,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from models.errors import WeightsError
+from models.errors import InputError, WeightsError
 from stream_server.errors import MaskstreamError, SettingsError
 
 if TYPE_CHECKING:
@@ -69,13 +73,14 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit code. Whatever the user did wrong is one line."""
     try:
+        add_commands()
         # Calling `app` itself would put Typer's traceback printer in place of ours.
         command = typer.main.get_command(app)
         code = command.main(list(arguments), prog_name="maskstream", standalone_mode=False)
         sys.stdout.flush()
     except typer.TyperException as error:
         return _complain_of_usage(error)
-    except SettingsError as error:
+    except (SettingsError, InputError) as error:
         return _complain(str(error), EXIT_USAGE)
     except (MaskstreamError, WeightsError) as error:
         return _complain(str(error), EXIT_FAILED)
@@ -86,6 +91,17 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
     return code if isinstance(code, int) else EXIT_OK
+
+
+@cache
+def add_commands() -> None:
+    """Take in the commands of other packages, in the order of their names."""
+    for entry in sorted(entry_points(group="maskstream.commands"), key=lambda entry: entry.name):
+        added = entry.load()
+        if isinstance(added, typer.Typer):
+            app.add_typer(added, name=entry.name)
+        else:
+            app.command(entry.name)(added)
 
 
 def _complain(text: str, code: int) -> int:

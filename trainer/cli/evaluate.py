@@ -1,0 +1,6 @@
+"""`maskstream evaluate`."""
+
+
+def evaluate() -> None:
+    """Not there yet."""
+    raise NotImplementedError

@@ -1,0 +1,6 @@
+"""`maskstream export`."""
+
+
+def export() -> None:
+    """Not there yet."""
+    raise NotImplementedError

@@ -1,0 +1,6 @@
+"""`maskstream train`."""
+
+
+def train() -> None:
+    """Not there yet."""
+    raise NotImplementedError
