@@ -1,0 +1,43 @@
+"""Picture files to pixels."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from models.crop import Image
+from trainer.data.classes import DataError
+
+SUFFIXES = frozenset(
+    f".{kind}"
+    for kind in "avif bmp gif jpe jpeg jpg jp2 pgm png pnm ppm tif tiff webp".split()  # noqa: SIM905
+)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the name says so; the content may still be broken."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def read_picture(path: Path) -> Image:
+    """H x W x 3, BGR, uint8, turned as its EXIF says. Raises DataError where it is broken."""
+    return decode(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's content. Raises DataError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+def decode(content: bytes, path: Path) -> Image:
+    """As `read_picture`, from a content read already."""
+    if not content:
+        raise DataError(f"not a picture: {path} is empty")
+    # From memory: of a file that is cut short, cv2.imread gives grey pixels instead of an error.
+    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    if picture is None:
+        raise DataError(f"not a picture, or cut short: {path}")
+    return np.asarray(picture, np.uint8)
