@@ -32,7 +32,10 @@ def judge(
 
 
 class Analyser:
-    """Finds and judges the faces of a picture. One for all streams; safe for concurrent calls."""
+    """Finds and judges faces. One for all streams; safe for concurrent calls.
+
+    `labels` and `uncertain_below` (0..1) are those by which it judges.
+    """
 
     def __init__(
         self,
@@ -44,32 +47,50 @@ class Analyser:
         workers: Executor,
         metrics: Metrics,
     ) -> None:
+        self.labels = card.labels
+        self.uncertain_below = uncertain_below
+        self.workers = workers
         self._detector = detector
         self._batcher = batcher
         self._card = card
-        self._uncertain_below = uncertain_below
-        self._workers = workers
         self._metrics = metrics
 
     async def analyse(self, picture: Picture) -> tuple[Face, ...]:
-        """Judged faces, best detection first. Raises `Overloaded` if the batcher shed the crops."""
+        """Judged faces of a single picture, best detection first.
+
+        Raises `Overloaded` if the batcher shed the crops.
+        """
         loop = asyncio.get_running_loop()
-        boxes, faces = await loop.run_in_executor(self._workers, self._find, picture)
+        boxes, faces = await loop.run_in_executor(self.workers, self._find, picture)
         if not boxes:
             return ()
-        started = time.perf_counter()
-        probabilities = await self._batcher.classify(faces)
-        self._metrics.stage_seconds("classify", time.perf_counter() - started)
+        probabilities = await self.classify(faces)
         return tuple(
-            judge(box, row, self._card.labels, self._uncertain_below)
+            judge(box, row, self.labels, self.uncertain_below)
             for box, row in zip(boxes, probabilities, strict=True)
         )
 
     def _find(self, picture: Picture) -> tuple[list[FaceBox], list[Pixels]]:
+        boxes = self.detect(picture)
+        return boxes, self.crop(picture, boxes)
+
+    def detect(self, picture: Picture, scale: float = 1.0) -> list[FaceBox]:
+        """Faces of a picture, best first; `scale` below 1 looks at it smaller. Blocking."""
         started = time.perf_counter()
-        boxes = self._detector.detect(picture)
-        detected = time.perf_counter()
+        boxes = self._detector.detect(picture, scale)
+        self._metrics.stage_seconds("detect", time.perf_counter() - started)
+        return boxes
+
+    def crop(self, picture: Picture, boxes: Sequence[FaceBox]) -> list[Pixels]:
+        """What the network sees of each box. Blocking."""
+        started = time.perf_counter()
         faces = crops(picture, boxes, self._card.crop_margin, self._card.input_size)
-        self._metrics.stage_seconds("detect", detected - started)
-        self._metrics.stage_seconds("crop", time.perf_counter() - detected)
-        return boxes, faces
+        self._metrics.stage_seconds("crop", time.perf_counter() - started)
+        return faces
+
+    async def classify(self, faces: Sequence[Pixels]) -> npt.NDArray[np.float32]:
+        """Probabilities (n, labels) of crops. Raises `Overloaded` if the batcher shed them."""
+        started = time.perf_counter()
+        probabilities = await self._batcher.classify(faces)
+        self._metrics.stage_seconds("classify", time.perf_counter() - started)
+        return probabilities

@@ -204,7 +204,7 @@ async def open_service(settings: Settings, closing: asyncio.Event) -> AsyncItera
         publishing = stack.enter_context(workers("publish"))
         hub = await stack.enter_async_context(
             StreamHub(
-                SourceFactory(schemes.kind_of, source_builder(settings)),
+                SourceFactory(schemes.kind_of, source_builder(settings), latency_budget(settings)),
                 inference.analyser,
                 metrics,
                 publishing,
@@ -350,6 +350,17 @@ def source_builder(settings: Settings) -> Callable[[str, str, DropCounter], Fram
     return build
 
 
+def latency_budget(settings: Settings) -> Callable[[str], float]:
+    """From a stream's name to its budget in seconds."""
+
+    def budget(name: str) -> float:
+        source = settings.sources.get(name)
+        own = source.latency_budget_ms if source else None
+        return (settings.analysis.latency_budget_ms if own is None else own) / 1e3
+
+    return budget
+
+
 def stream_options(settings: Settings) -> StreamOptions:
     """What the hub needs of the settings."""
     return StreamOptions(
@@ -357,6 +368,7 @@ def stream_options(settings: Settings) -> StreamOptions:
         retry_initial=settings.retry.initial_seconds,
         retry_maximum=settings.retry.max_seconds,
         keep_seconds=settings.webrtc.keep_seconds,
+        unwatched_fps=settings.analysis.unwatched_fps,
         max_streams=settings.limits.max_streams,
         max_viewers=settings.limits.max_viewers_per_stream,
         jpeg_quality=settings.publish.jpeg_quality,

@@ -163,8 +163,9 @@ class FaceBox:
 class Face:
     """A face and what is said of it.
 
-    `probabilities` follow the model card's labels and sum to 1; `confidence` is the largest.
-    `track` is None until there is tracking.
+    `probabilities` follow the model card's labels and sum to 1; `confidence` is the verdict's, or
+    the largest of an uncertain one. In a stream they are means over time, and `track` is the
+    face's id; in a single picture `track` is None.
     """
 
     box: FaceBox
@@ -172,6 +173,34 @@ class Face:
     confidence: float
     probabilities: tuple[float, ...]
     track: int | None = None
+
+
+class FaceEventKind(StrEnum):
+    """What can happen to a face."""
+
+    APPEARED = "face_appeared"
+    CHANGED = "verdict_changed"
+    LEFT = "face_left"
+
+
+@dataclass(frozen=True, slots=True)
+class FaceEvent:
+    """Something that happened once to one face of a stream.
+
+    `wall` is the Unix time of the frame that showed it, `verdict` and `confidence` (0..1) what is
+    said from now on, `previous` what was said before a change, `seconds` how long the face has
+    been there, `counted` the verdict that stood longest: the person's in a count.
+    """
+
+    kind: FaceEventKind
+    stream: str
+    track: int
+    wall: float
+    verdict: Verdict
+    previous: Verdict | None
+    confidence: float
+    seconds: float
+    counted: Verdict
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""One stream's whole path: newest frame -> faces -> drawn and encoded once -> viewers.
+"""One stream's whole path: newest frame -> followed faces -> drawn and encoded once -> viewers.
 
 Two loops with one-item hand-overs, so that frame n is drawn and encoded while frame n+1 is
 analysed, and nothing queues anywhere.
@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from concurrent.futures import Executor
 
 import structlog
 
-from stream_server.analyse import Analyser
 from stream_server.annotate.overlay import banner, draw
-from stream_server.errors import Overloaded
 from stream_server.flow.latest import Broadcast, LatestSlot
-from stream_server.frames import Analysis, Frame, Picture
+from stream_server.flow.shedding import Shedding, Step
+from stream_server.flow.thinning import Thinning
+from stream_server.follow import Follower
+from stream_server.frames import Analysis, FaceEvent, Frame, Picture
 from stream_server.publish.publisher import Encoded, Publisher
 from stream_server.telemetry.metrics import Metrics, StreamMetrics
 
 log = structlog.get_logger(__name__)
+
+SHED_FPS = 10.0
+"""What is left of a stream whose budget cannot be kept otherwise, in frames a second."""
 
 
 class Pipeline:
@@ -28,17 +33,24 @@ class Pipeline:
 
     def __init__(
         self,
-        analyser: Analyser,
+        follower: Follower,
         publisher: Publisher,
         results: Broadcast[Analysis],
+        events: Broadcast[FaceEvent],
         *,
+        latency_budget: float,
+        unwatched_fps: float,
         metrics: Metrics,
         stream_metrics: StreamMetrics,
         workers: Executor,
     ) -> None:
-        self._analyser = analyser
+        self._follower = follower
         self._publisher = publisher
         self._results = results
+        self._events = events
+        self._shedding = Shedding(latency_budget)
+        self._thinning = Thinning()
+        self._unwatched_fps = unwatched_fps
         self._metrics = metrics
         self._stream = stream_metrics
         self._workers = workers
@@ -52,22 +64,54 @@ class Pipeline:
             group.create_task(self._analyse(frames, analysed))
             group.create_task(self._publish(analysed))
 
+    @property
+    def step(self) -> Step:
+        """What is left out at present to keep the latency budget."""
+        return self._shedding.step
+
     async def _analyse(self, frames: LatestSlot[Frame], analysed: LatestSlot[Analysis]) -> None:
         while True:
             frame = await frames.get()
-            self._metrics.stage_seconds("wait", time.monotonic() - frame.captured)
-            try:
-                faces = await self._analyser.analyse(frame.picture)
-            except Overloaded:
-                self._stream.dropped("classify", "overflow")
+            if reason := self._skipped(frame):
+                self._stream.dropped("analyse", reason)
                 continue
-            analysis = self.latest = Analysis(frame, faces)
-            self._stream.frame_analysed(time.monotonic() - frame.captured)
-            for face in faces:
-                self._stream.face(face.verdict)
+            self._metrics.stage_seconds("wait", time.monotonic() - frame.captured)
+            sight = await self._follower.look(frame, self._shedding.step)
+            analysis = self.latest = Analysis(frame, sight.faces)
+            self._account(analysis)
+            self._tell(sight.events)
             self._results.publish(analysis)
             if self._publisher.viewers and analysed.put(analysis) is not None:
                 self._stream.dropped("publish", "superseded")
+
+    def _skipped(self, frame: Frame) -> str | None:
+        """Why a frame is not looked at: load, or nobody to see it between two others."""
+        if self._shedding.step >= Step.FEWER_FRAMES:
+            reason, fps = "shed", SHED_FPS
+        elif not self._publisher.viewers and not self._results.readers:
+            reason, fps = "unwatched", self._unwatched_fps
+        else:
+            return None
+        return None if self._thinning.due(frame.captured, fps) else reason
+
+    def _account(self, analysis: Analysis) -> None:
+        now = time.monotonic()
+        latency, before = now - analysis.frame.captured, self._shedding.step
+        missed = self._shedding.observe(latency, now)
+        self._stream.frame_analysed(latency, missed=missed)
+        if self._shedding.step is not before:
+            self._stream.shedding(self._shedding.step.name.lower(), self._shedding.step)
+            log.info("shedding", stream=analysis.frame.stream, step=self._shedding.step.name)
+        self._stream.sight([face.verdict for face in analysis.faces])
+
+    def _tell(self, events: Sequence[FaceEvent]) -> None:
+        for event in events:
+            self._stream.face_event(event)
+            self._events.publish(event)
+
+    def let_go(self, *, all_faces: bool = False) -> None:
+        """Tell of faces that left while no frame came; of all of them when none will."""
+        self._tell(self._follower.leave(time.monotonic(), time.time(), all_faces=all_faces))
 
     async def _publish(self, analysed: LatestSlot[Analysis]) -> None:
         loop = asyncio.get_running_loop()

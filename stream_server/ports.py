@@ -37,8 +37,12 @@ class FaceDetector(Protocol):
     @property
     def name(self) -> str: ...
 
-    def detect(self, picture: Picture) -> list[FaceBox]:
-        """Faces in pixel coordinates of `picture`, best score first."""
+    def detect(self, picture: Picture, scale: float = 1.0) -> list[FaceBox]:
+        """Faces in pixel coordinates of `picture`, best score first.
+
+        A `scale` below 1 makes the detector look at it that much smaller: faster, and blind to
+        the smallest faces.
+        """
 
 
 class FaceClassifier(Protocol):

@@ -29,7 +29,17 @@ from stream_server.errors import (
 )
 from stream_server.flow.backoff import Backoff
 from stream_server.flow.latest import Broadcast, LatestSlot
-from stream_server.frames import Analysis, Face, Frame, Picture, Pixels, check_stream_name
+from stream_server.flow.shedding import Step
+from stream_server.follow import Follower
+from stream_server.frames import (
+    Analysis,
+    Face,
+    FaceEvent,
+    Frame,
+    Picture,
+    Pixels,
+    check_stream_name,
+)
 from stream_server.pipeline import Pipeline
 from stream_server.ports import FrameSource
 from stream_server.publish.encode import EncodeOptions
@@ -64,6 +74,7 @@ class SourceFactory:
 
     kind: Callable[[str], Kind]
     build: Callable[[str, str, DropCounter], FrameSource]
+    latency_budget: Callable[[str], float] = lambda name: 0.15  # seconds, by the stream's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +85,7 @@ class StreamOptions:
     retry_initial: float = 0.5
     retry_maximum: float = 5.0
     keep_seconds: float = 10.0
+    unwatched_fps: float = 15.0
     max_streams: int = 32
     max_viewers: int = 50
     jpeg_quality: int = 80
@@ -95,6 +107,7 @@ class StreamStatus:
     height: int
     input_fps: float
     analysed_fps: float
+    detected_fps: float
     published_fps: float
     frames_in: int
     frames_dropped: dict[str, int]
@@ -104,6 +117,10 @@ class StreamStatus:
     last_frame_age_seconds: float | None
     capture_to_result_p50_ms: float | None
     capture_to_result_p95_ms: float | None
+    capture_to_result_p99_ms: float | None
+    latency_budget_ms: float
+    budget_misses: int
+    shedding: Step
     faces: tuple[Face, ...]
     created_at: datetime
 
@@ -144,6 +161,7 @@ class Stream:
         self.ephemeral = ephemeral
         self.idle_since = time.monotonic()
         self.results: Broadcast[Analysis] = Broadcast()
+        self.events: Broadcast[FaceEvent] = Broadcast()
         self._spec = spec
         self._factory = factory
         self._options = options
@@ -155,10 +173,14 @@ class Stream:
             jpeg_quality=options.jpeg_quality,
             max_viewers=options.max_viewers,
         )
+        self._latency_budget = factory.latency_budget(spec.name)
         self._pipeline = Pipeline(
-            analyser,
+            Follower(spec.name, analyser, metrics, self._metrics),
             self.publisher,
             self.results,
+            self.events,
+            latency_budget=self._latency_budget,
+            unwatched_fps=options.unwatched_fps,
             metrics=metrics,
             stream_metrics=self._metrics,
             workers=workers,
@@ -200,6 +222,8 @@ class Stream:
         self._frames.close()
         self.publisher.close()
         self.results.close()
+        self._pipeline.let_go(all_faces=True)
+        self.events.close()
 
     async def _restart(self, part: str, run: Part) -> None:
         """Run a part again whenever it crashes: no other stream and no other part is touched."""
@@ -326,6 +350,7 @@ class Stream:
             await asyncio.sleep(WATCH_INTERVAL)
             now = time.monotonic()
             self._notice_standstill(now)
+            self._pipeline.let_go()
             silent = self._picture_at is not None and now - self._picture_at > STANDSTILL_INTERVAL
             if self._pipeline.notice and silent and now - shown_at >= STANDSTILL_INTERVAL:
                 shown_at = now
@@ -354,7 +379,7 @@ class Stream:
         """A snapshot for people."""
         now = time.monotonic()
         metrics, latest = self._metrics, self._pipeline.latest
-        p50, p95 = (metrics.result_latency.percentile(share) for share in (0.5, 0.95))
+        p50, p95, p99 = (metrics.result_latency.percentile(share) for share in (0.5, 0.95, 0.99))
         return StreamStatus(
             name=self.name,
             kind=self.kind,
@@ -367,6 +392,7 @@ class Stream:
             height=latest.frame.picture.height if latest else 0,
             input_fps=metrics.input_rate.rate(now),
             analysed_fps=metrics.analysed_rate.rate(now),
+            detected_fps=metrics.detected_rate.rate(now),
             published_fps=metrics.published_rate.rate(now),
             frames_in=metrics.frames_in,
             frames_dropped=dict(metrics.drops),
@@ -376,6 +402,10 @@ class Stream:
             last_frame_age_seconds=None if self._picture_at is None else now - self._picture_at,
             capture_to_result_p50_ms=None if p50 is None else p50 * 1e3,
             capture_to_result_p95_ms=None if p95 is None else p95 * 1e3,
+            capture_to_result_p99_ms=None if p99 is None else p99 * 1e3,
+            latency_budget_ms=self._latency_budget * 1e3,
+            budget_misses=metrics.budget_misses,
+            shedding=self._pipeline.step,
             faces=latest.faces if latest else (),
             created_at=self._created_at,
         )

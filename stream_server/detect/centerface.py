@@ -108,9 +108,9 @@ class CenterFaceDetector:
         self._running = threading.BoundedSemaphore(self._streams)
         self._networks: OrderedDict[tuple[int, int], Network] = OrderedDict()
 
-    def detect(self, picture: Picture) -> list[FaceBox]:
+    def detect(self, picture: Picture, scale: float = 1.0) -> list[FaceBox]:
         """Faces in pixel coordinates of `picture`, best score first, at most `MAX_FACES`."""
-        width, height = input_size(picture.width, picture.height, self._long_side)
+        width, height = input_size(picture.width, picture.height, self._long_side, scale)
         network = self._network(width, height)
         small = shrink(picture, width, height)
         with self._running:

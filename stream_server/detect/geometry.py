@@ -13,16 +13,19 @@ SHORTEST, LONGEST = 416, 640
 MAX_FACES = 100
 
 
-def input_size(width: int, height: int, long_side: int | None = None) -> tuple[int, int]:
+def input_size(
+    width: int, height: int, long_side: int | None = None, scale: float = 1.0
+) -> tuple[int, int]:
     """The (width, height) at which to look for faces in a picture of `width` x `height` px.
 
     Multiples of 32 with about the picture's aspect, never larger than the picture (but at least
-    32). The long side is `long_side`, by default half of the picture's own within 416..640.
+    32). The long side is `long_side`, by default half of the picture's own within 416..640, and
+    `scale` (0..1) of that.
     """
     longer = max(width, height)
     wanted = long_side if long_side is not None else min(max(longer // 2, SHORTEST), LONGEST)
-    scale = min(1.0, wanted / longer)
-    return _side(width, scale), _side(height, scale)
+    share = min(1.0, wanted * scale / longer)
+    return _side(width, share), _side(height, share)
 
 
 def _side(length: int, scale: float) -> int:

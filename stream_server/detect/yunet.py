@@ -45,9 +45,9 @@ class YuNetDetector:
                 "download face_detection_yunet*.onnx again"
             ) from error
 
-    def detect(self, picture: Picture) -> list[FaceBox]:
+    def detect(self, picture: Picture, scale: float = 1.0) -> list[FaceBox]:
         """Faces in pixel coordinates of `picture`, best score first, at most `MAX_FACES`."""
-        seen = input_size(picture.width, picture.height, self._long_side)
+        seen = input_size(picture.width, picture.height, self._long_side, scale)
         small = shrink(picture, *seen)
         with self._lock:
             self._network.setInputSize(seen)

@@ -125,6 +125,9 @@ class Log(Section):
     )
 
 
+Budget = Annotated[float, Field(ge=20, le=10_000)]
+
+
 class Source(Section):
     """One camera or file."""
 
@@ -139,6 +142,9 @@ class Source(Section):
         default=5, description="seconds of silence before it is reconnected"
     )
     loop: bool = Field(default=True, description="play a file again when it is over")
+    latency_budget_ms: Budget | None = Field(
+        default=None, description="of this stream alone; analysis.latency_budget_ms if null"
+    )
 
     @field_validator("url")
     @classmethod
@@ -340,6 +346,18 @@ class Classifier(Section):
     )
 
 
+class Analysis(Section):
+    """How much is looked at, and how soon a verdict must be there."""
+
+    latency_budget_ms: Budget = Field(
+        default=150,
+        description="from a frame's arrival to its verdicts; work is left out to keep it",
+    )
+    unwatched_fps: float = Field(
+        default=15, gt=0, le=240, description="frames looked at while nobody watches (per second)"
+    )
+
+
 class Publish(Section):
     """The annotated video."""
 
@@ -388,4 +406,5 @@ class Settings(Section):
     webrtc: WebRtc = Field(default_factory=WebRtc)
     detector: Detector = Field(default_factory=Detector)
     classifier: Classifier = Field(default_factory=Classifier)
+    analysis: Analysis = Field(default_factory=Analysis)
     publish: Publish = Field(default_factory=Publish)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter as Tally
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import (
@@ -20,6 +20,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from stream_server.frames import FaceEvent, FaceEventKind, Verdict
 from stream_server.telemetry.meters import LatencyWindow, RateMeter
 
 LATENCY_BUCKETS = (
@@ -104,6 +105,28 @@ class Metrics:
             "frames_dropped_total", "Frames that were left out", "stage", "reason"
         )
         self.faces = counter("faces_total", "Faces judged, one per face and frame", "verdict")
+        self.people = counter(
+            "people_total", "People who have left the picture, by their longest verdict", "verdict"
+        )
+        self.in_sight = Gauge(
+            "maskstream_faces_in_sight",
+            "Faces in the last analysed frame",
+            ["stream", "verdict"],
+            registry=registry,
+        )
+        self.face_events = counter(
+            "face_events_total", "Faces that appeared, changed their verdict, or left", "kind"
+        )
+        self.detections = counter("detections_total", "Frames that went through the detector")
+        self.budget_misses = counter(
+            "latency_budget_misses_total", "Frames whose verdicts came later than the budget"
+        )
+        self.shedding_step = gauge(
+            "shedding_step", "What is left out to keep the budget: 0 nothing to 4 frames"
+        )
+        self.shedding_changes = counter(
+            "shedding_changes_total", "Steps of shedding that were entered", "step"
+        )
         self.up = gauge("stream_up", "1 while pictures arrive")
         self.stale = gauge("stream_stale", "1 while the picture has stood still for too long")
         self.reconnects = counter("stream_reconnects_total", "Tries to reach the source again")
@@ -121,6 +144,8 @@ class Metrics:
             self.frames_in, self.frames_analysed, self.frames_published, self.frames_dropped,
             self.faces, self.up, self.stale, self.reconnects, self.restarts, self.viewers,
             self.encodes, self.keyframes, self.capture_to_result, self.capture_to_publish,
+            self.people, self.in_sight, self.face_events, self.detections, self.budget_misses,
+            self.shedding_step, self.shedding_changes,
         )  # fmt: skip
 
     def stream(self, name: str) -> StreamMetrics:
@@ -187,16 +212,21 @@ class StreamMetrics:
         self._up = metrics.up.labels(name)
         self._stale = metrics.stale.labels(name)
         self._viewers = metrics.viewers.labels(name)
+        self._detections = metrics.detections.labels(name)
+        self._budget_misses = metrics.budget_misses.labels(name)
+        self._shedding_step = metrics.shedding_step.labels(name)
         self._result_histogram = metrics.capture_to_result.labels(name)
         self._publish_histogram = metrics.capture_to_publish.labels(name)
         # A late word from a viewer or a thread must not bring a removed series back.
         self.removed = False
         self.frames_in = 0
+        self.budget_misses = 0
         self.reconnects = 0
         self.restarts = 0
         self.drops: Tally[str] = Tally()
         self.input_rate = RateMeter()
         self.analysed_rate = RateMeter()
+        self.detected_rate = RateMeter()
         self.published_rate = RateMeter()
         self.result_latency = LatencyWindow()
 
@@ -206,8 +236,11 @@ class StreamMetrics:
         self._frames_in.inc()
         self.input_rate.tick(time.monotonic())
 
-    def frame_analysed(self, latency: float) -> None:
-        """Its faces were judged, `latency` seconds after it arrived."""
+    def frame_analysed(self, latency: float, *, missed: bool) -> None:
+        """Its faces were judged `latency` seconds after it arrived; `missed` if over budget."""
+        if missed:
+            self.budget_misses += 1
+            self._budget_misses.inc()
         self._analysed.inc()
         self.analysed_rate.tick(time.monotonic())
         self.result_latency.add(latency)
@@ -225,10 +258,33 @@ class StreamMetrics:
         if not self.removed:
             self._metrics.frames_dropped.labels(self._name, stage, reason).inc(count)
 
-    def face(self, verdict: str) -> None:
-        """One face was judged."""
+    def detected(self) -> None:
+        """A frame went through the detector; from any thread."""
+        self._detections.inc()
+        self.detected_rate.tick(time.monotonic())
+
+    def sight(self, verdicts: Sequence[Verdict]) -> None:
+        """The faces of one analysed frame."""
+        if self.removed:
+            return
+        for verdict, count in Tally(verdicts).items():
+            self._metrics.faces.labels(self._name, verdict.value).inc(count)
+        for verdict in Verdict:
+            self._metrics.in_sight.labels(self._name, verdict.value).set(verdicts.count(verdict))
+
+    def face_event(self, event: FaceEvent) -> None:
+        """Something happened to a face; a person is counted when leaving, once."""
+        if self.removed:
+            return
+        self._metrics.face_events.labels(self._name, event.kind.value).inc()
+        if event.kind is FaceEventKind.LEFT:
+            self._metrics.people.labels(self._name, event.counted.value).inc()
+
+    def shedding(self, name: str, step: int) -> None:
+        """Another step of shedding was entered, up or down."""
+        self._shedding_step.set(step)
         if not self.removed:
-            self._metrics.faces.labels(self._name, verdict).inc()
+            self._metrics.shedding_changes.labels(self._name, name).inc()
 
     def encoded(self, codec: str, keyframe: bool) -> None:
         """One frame was encoded for a rendition."""

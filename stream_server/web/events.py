@@ -12,15 +12,22 @@ from starlette.responses import Response
 
 from stream_server.errors import TooManyStreams
 from stream_server.flow.latest import Subscription
-from stream_server.frames import Analysis
+from stream_server.frames import Analysis, FaceEvent
 from stream_server.web.live import LiveResponse, Seats
-from stream_server.web.models import FrameResult, StreamList, StreamName, StreamStatusOut
+from stream_server.web.models import (
+    FaceEventOut,
+    FrameResult,
+    StreamList,
+    StreamName,
+    StreamStatusOut,
+)
 from stream_server.web.problems import documented
 from stream_server.web.services import Services, WebLimits
 
 EVENT_STREAM = "text/event-stream"
 PERIOD_SECONDS = 1.0
 PING_SECONDS = 15.0
+EVENTS_KEPT = 256
 PING = b": still here\n\n"
 
 
@@ -56,7 +63,7 @@ def router(services: Services, limits: WebLimits) -> APIRouter:
 
     @routes.get(
         "/api/streams/{name}/events",
-        summary="The faces of each analysed frame; the newest wins",
+        summary="The faces of each analysed frame, the newest wins; and what happens to faces",
         response_class=Response,
         responses={
             200: _documented_event("result", "FrameResult"),
@@ -67,7 +74,9 @@ def router(services: Services, limits: WebLimits) -> APIRouter:
         stream = services.hub.get(name)
         held = ExitStack()
         held.enter_context(seats.take())
-        return endless(each_result(held.enter_context(stream.results.subscribe(1))), held)
+        results = held.enter_context(stream.results.subscribe(1))
+        happened = held.enter_context(stream.events.subscribe(EVENTS_KEPT))
+        return endless(each_result(results, happened), held)
 
     return routes
 
@@ -100,20 +109,52 @@ async def every_second(board: Board, period: float = PERIOD_SECONDS) -> AsyncIte
 
 
 async def each_result(
-    results: Subscription[Analysis], ping_seconds: float = PING_SECONDS
+    results: Subscription[Analysis],
+    happened: Subscription[FaceEvent],
+    ping_seconds: float = PING_SECONDS,
 ) -> AsyncIterator[bytes]:
-    """A `result` event per analysed frame until the stream is removed; comments in silence."""
+    """Until the stream is removed: a `result` event per analysed frame, newest wins, and one named
+    after its kind per face event, none left out for the last 256; comments in silence."""
     yield PING
-    while True:
-        try:
-            async with asyncio.timeout(ping_seconds):
-                analysis = await anext(results)
-        except TimeoutError:
-            yield PING
-        except StopAsyncIteration:
-            return
-        else:
-            yield event("result", FrameResult.from_analysis(analysis).model_dump_json())
+    waiting = {
+        asyncio.ensure_future(_next_result(results)): results,
+        asyncio.ensure_future(_next_happened(happened)): happened,
+    }
+    try:
+        while waiting:
+            done, _ = await asyncio.wait(
+                waiting, timeout=ping_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                yield PING
+            for task in done:
+                source = waiting.pop(task)
+                if (text := task.result()) is None:
+                    continue
+                yield text
+                again = _next_result(results) if source is results else _next_happened(happened)
+                waiting[asyncio.ensure_future(again)] = source
+    finally:
+        for task in waiting:
+            task.cancel()
+
+
+async def _next_result(results: Subscription[Analysis]) -> bytes | None:
+    """The newest result as an event; None when there will be no more."""
+    try:
+        analysis = await anext(results)
+    except StopAsyncIteration:
+        return None
+    return event("result", FrameResult.from_analysis(analysis).model_dump_json())
+
+
+async def _next_happened(happened: Subscription[FaceEvent]) -> bytes | None:
+    """What happened next to a face as an event; None when there will be no more."""
+    try:
+        told = await anext(happened)
+    except StopAsyncIteration:
+        return None
+    return event(told.kind.value, FaceEventOut.from_event(told).model_dump_json())
 
 
 def _list(services: Services) -> StreamList:

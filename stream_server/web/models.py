@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import time
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 from pydantic_core import PydanticCustomError
 
 from models import LABELS
 from stream_server.errors import InvalidStreamName
-from stream_server.frames import STREAM_NAME, Analysis, Face, check_stream_name
+from stream_server.frames import STREAM_NAME, Analysis, Face, FaceEvent, check_stream_name
 from stream_server.streams import StreamStatus
 from stream_server.web.problems import shown
 
@@ -161,11 +161,44 @@ class FrameResult(BaseModel):
         )
 
 
+class FaceEventOut(BaseModel):
+    """Something that happened once to a face: an event of /api/streams/{name}/events."""
+
+    kind: Literal["face_appeared", "verdict_changed", "face_left"]
+    stream: str
+    track: int = Field(description="The face's id; never used again while the stream runs.")
+    time: Finite = Field(description="Unix seconds of the frame that showed it.")
+    verdict: Label = Field(description="What is said from now on; the last word when it left.")
+    previous: Label | None = Field(description="What was said before a change.")
+    confidence: Share
+    seconds: Seconds = Field(description="How long the face has been there.")
+    counted: Label = Field(description="The verdict that stood longest: the person's in counts.")
+
+    @classmethod
+    def from_event(cls, event: FaceEvent) -> Self:
+        """The wire's form of `event`."""
+        return cls(
+            kind=event.kind.value,
+            stream=event.stream,
+            track=event.track,
+            time=event.wall,
+            verdict=event.verdict.value,
+            previous=None if event.previous is None else event.previous.value,
+            confidence=_share(event.confidence),
+            seconds=max(0.0, event.seconds),
+            counted=event.counted.value,
+        )
+
+
 class Latency(BaseModel):
     """Percentiles of the last frames, in milliseconds."""
 
     p50: Milliseconds
     p95: Milliseconds
+    p99: Milliseconds
+
+
+Shed = Literal["nothing", "detect_less", "smaller_input", "recheck_less", "fewer_frames"]
 
 
 class StreamStatusOut(BaseModel):
@@ -182,6 +215,7 @@ class StreamStatusOut(BaseModel):
     height: int = Field(description="Pixels; 0 until the first picture.")
     input_fps: Rate
     analysed_fps: Rate
+    detected_fps: Rate = Field(description="Frames that went through the face detector.")
     published_fps: Rate
     frames_in: int
     frames_dropped: dict[str, int] = Field(
@@ -192,13 +226,17 @@ class StreamStatusOut(BaseModel):
     restarts: int
     last_frame_age_seconds: Seconds | None
     capture_to_result_ms: Latency | None
+    latency_budget_ms: Milliseconds = Field(description="Promised from arrival to verdicts.")
+    budget_misses: int = Field(description="Frames whose verdicts came later.")
+    shedding: Literal["nothing", "detect_less", "smaller_input", "recheck_less", "fewer_frames"] = (
+        Field(description="What is left out at present to keep the budget, with all before it.")
+    )
     faces: list[FaceOut] = Field(description="Those of the last analysed frame.")
     created_at: datetime
 
     @classmethod
     def from_status(cls, status: StreamStatus) -> Self:
         """The wire's form of `status`."""
-        p50, p95 = status.capture_to_result_p50_ms, status.capture_to_result_p95_ms
         return cls(
             name=status.name,
             kind=status.kind,
@@ -211,6 +249,7 @@ class StreamStatusOut(BaseModel):
             height=status.height,
             input_fps=status.input_fps,
             analysed_fps=status.analysed_fps,
+            detected_fps=status.detected_fps,
             published_fps=status.published_fps,
             frames_in=status.frames_in,
             frames_dropped=status.frames_dropped,
@@ -218,10 +257,24 @@ class StreamStatusOut(BaseModel):
             reconnects=status.reconnects,
             restarts=status.restarts,
             last_frame_age_seconds=status.last_frame_age_seconds,
-            capture_to_result_ms=None if p50 is None or p95 is None else Latency(p50=p50, p95=p95),
+            capture_to_result_ms=_latency(status),
+            latency_budget_ms=status.latency_budget_ms,
+            budget_misses=status.budget_misses,
+            shedding=cast("Shed", status.shedding.name.lower()),
             faces=[FaceOut.from_face(face) for face in status.faces],
             created_at=status.created_at,
         )
+
+
+def _latency(status: StreamStatus) -> Latency | None:
+    p50, p95, p99 = (
+        status.capture_to_result_p50_ms,
+        status.capture_to_result_p95_ms,
+        status.capture_to_result_p99_ms,
+    )
+    if p50 is None or p95 is None or p99 is None:
+        return None
+    return Latency(p50=p50, p95=p95, p99=p99)
 
 
 class StreamList(BaseModel):

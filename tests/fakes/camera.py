@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from stream_server.errors import SourceUnreachable
-from stream_server.frames import Face, FaceBox, Picture, Verdict
+from stream_server.frames import Face, FaceBox, Picture, Pixels, Verdict
 from stream_server.ports import FrameSource, PictureSink
 from stream_server.streams import Kind, SourceFactory
 
@@ -46,13 +48,24 @@ class DeadCamera:
 
 
 class FakeAnalyser:
-    """Finds the same face in every picture; `before` may wait or raise."""
+    """Finds the same face in every picture. `before` may raise, `hold` makes single pictures wait;
+    `seconds` is the time that a classification takes, `late` that of each frame; `error` is what
+    a classification raises."""
+
+    labels = ("with_mask", "without_mask", "incorrect")
+    uncertain_below = 0.6
 
     def __init__(self) -> None:
         self.calls = 0
         self.before: Callable[[], object] | None = None
         self.hold = asyncio.Event()
         self.hold.set()
+        self.workers: Executor | None = None
+        self.seconds = 0.0
+        self.late = 0.0
+        self.error: Exception | None = None
+        self.boxes = [FACE.box]
+        self.probabilities = FACE.probabilities
 
     async def analyse(self, picture: Picture) -> tuple[Face, ...]:
         self.calls += 1
@@ -60,6 +73,20 @@ class FakeAnalyser:
             self.before()
         await self.hold.wait()
         return (FACE,)
+
+    def detect(self, picture: Picture, scale: float = 1.0) -> list[FaceBox]:
+        return list(self.boxes)
+
+    def crop(self, picture: Picture, boxes: Sequence[FaceBox]) -> list[Pixels]:
+        time.sleep(self.late)
+        chess = np.indices((32, 32)).sum(0) % 2 * 200 + 20
+        return [np.repeat(chess[..., None], 3, 2).astype(np.uint8) for _ in boxes]
+
+    async def classify(self, faces: Sequence[Pixels]) -> npt.NDArray[np.float32]:
+        await asyncio.sleep(self.seconds)
+        if self.error is not None:
+            raise self.error
+        return np.array([self.probabilities] * len(faces), np.float32)
 
 
 def fake_sources() -> SourceFactory:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ from stream_server.errors import (
     StreamNotFound,
     TooManyStreams,
 )
-from stream_server.frames import Face, FaceBox, Picture, Verdict
+from stream_server.flow.shedding import Step
+from stream_server.frames import FaceEventKind, Picture, Verdict
 from stream_server.ports import PictureSink
 from stream_server.streams import (
     SourceFactory,
@@ -34,11 +36,11 @@ from stream_server.streams import (
     StreamStatus,
 )
 from stream_server.telemetry.metrics import Metrics
+from tests.fakes.camera import FACE, FakeAnalyser
 
 OPTIONS = StreamOptions(
     stale_seconds=0.6, retry_initial=0.05, retry_maximum=0.2, keep_seconds=0.5, max_streams=3
 )
-FACE = Face(FaceBox(10, 10, 40, 40, 0.9), Verdict.WITH_MASK, 0.97, (0.97, 0.02, 0.01))
 
 
 def picture(number: int) -> Picture:
@@ -63,18 +65,6 @@ class Script:
                 await asyncio.sleep(0.02)
 
 
-class FakeAnalyser:
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-        self.seconds = 0.0
-
-    async def analyse(self, picture: Picture) -> tuple[Face, ...]:
-        await asyncio.sleep(self.seconds)
-        if self.error is not None:
-            raise self.error
-        return (FACE,)
-
-
 class House:
     def __init__(self, tmp_path: Path, *configured: SourceSpec) -> None:
         self.analyser = FakeAnalyser()
@@ -83,6 +73,7 @@ class House:
         self.tries: dict[str, int] = {}
         self.store = tmp_path / "state" / "streams.json"
         self.configured = configured
+        self.budget = 10.0
 
     def build(self, name: str, url: str, on_drop: Callable[[str, int], None]) -> Script:
         self.tries[name] = self.tries.get(name, 0) + 1
@@ -94,7 +85,9 @@ class House:
         kinds = {"rtsp": "rtsp", "webrtc": "webrtc", "demo": "demo", "file": "file"}
         with ThreadPoolExecutor(2) as workers:
             async with StreamHub(
-                SourceFactory(lambda url: kinds[url.split(":")[0]], self.build),
+                SourceFactory(
+                    lambda url: kinds[url.split(":")[0]], self.build, lambda name: self.budget
+                ),
                 self.analyser,
                 self.metrics,
                 workers,
@@ -134,7 +127,11 @@ async def test_a_live_stream_tells_of_faces_and_hides_the_password(house: House)
     async with house.open() as hub:
         stream = await hub.add(CAM)
         status = await until(hub, "cam", lambda s: s.state == "live" and s.analysed_fps > 5)
-        assert status.faces == (FACE,)
+        status = await until(hub, "cam", lambda s: bool(s.faces) and s.faces[0].track == 1)
+        (face,) = status.faces
+        assert face.verdict is FACE.verdict
+        assert face.probabilities == pytest.approx(FACE.probabilities)
+        assert (face.box.x0, face.box.y1) == pytest.approx((FACE.box.x0, FACE.box.y1), abs=2)
         assert (status.width, status.height) == (64, 64)
         assert "secret" not in repr(status) + repr(stream.url)
         with stream.results.subscribe() as results:
@@ -225,17 +222,94 @@ async def test_a_crash_is_counted_and_restarted_and_touches_nobody_else(house: H
         assert 'maskstream_stream_restarts_total{stream="cam"}' in house.text()
 
 
-async def test_overload_and_slowness_drop_frames_with_a_reason(house: House) -> None:
+async def test_slowness_drops_frames_with_a_reason(house: House) -> None:
     house.scripts["cam"] = [Script(*FOREVER)]
     async with house.open() as hub:
         await hub.add(CAM)
         house.analyser.seconds = 0.2
         await until(hub, "cam", lambda s: s.frames_dropped.get("analyse/superseded", 0) > 5)
-        house.analyser.error = Overloaded("full")
-        status = await until(hub, "cam", lambda s: "classify/overflow" in s.frames_dropped)
-        assert status.restarts == 0
         dropped = 'maskstream_frames_dropped_total{reason="superseded",stage="analyse"'
         assert dropped in house.text()
+
+
+async def test_a_classifier_that_sheds_crops_costs_no_frame(house: House) -> None:
+    house.analyser.error = Overloaded("full")
+    house.scripts["cam"] = [Script(*FOREVER)]
+    async with house.open() as hub:
+        await hub.add(CAM)
+        status = await until(hub, "cam", lambda s: s.analysed_fps > 5 and bool(s.faces))
+        assert status.restarts == 0
+        assert status.faces[0].verdict is Verdict.UNCERTAIN
+        house.analyser.error = None
+        await until(hub, "cam", lambda s: s.faces[0].verdict is Verdict.WITH_MASK)
+
+
+async def test_work_is_shed_while_verdicts_come_late_and_frames_are_thinned_at_last(
+    house: House,
+) -> None:
+    house.analyser.late = 0.06
+    house.budget = 0.05
+    house.scripts["cam"] = [Script(*FOREVER)]
+    async with house.open() as hub:
+        await hub.add(CAM)
+        status = await until(hub, "cam", lambda s: s.shedding is Step.FEWER_FRAMES, seconds=9)
+        assert status.budget_misses >= 4
+        await until(hub, "cam", lambda s: s.frames_dropped.get("analyse/shed", 0) > 3)
+        text = house.text()
+        assert 'maskstream_shedding_step{stream="cam"} 4.0' in text
+        for step in ("detect_less", "smaller_input", "recheck_less", "fewer_frames"):
+            assert f'maskstream_shedding_changes_total{{step="{step}",stream="cam"}} 1.0' in text
+        house.analyser.late = 0.0
+        await until(hub, "cam", lambda s: s.shedding is Step.RECHECK_LESS, seconds=9)
+
+
+async def test_nobody_watching_means_fewer_frames_looked_at(house: House) -> None:
+    house.scripts["cam"] = [Script(*FOREVER)]
+    async with house.open(replace(OPTIONS, unwatched_fps=10)) as hub:
+        stream = await hub.add(CAM)
+        await asyncio.sleep(1.5)
+        status = stream.status()
+        assert 7 < status.analysed_fps < 13
+        assert status.frames_dropped["analyse/unwatched"] > 20
+        with stream.results.subscribe():
+            await until(hub, "cam", lambda s: s.analysed_fps > 25)
+
+
+async def test_a_face_appears_changes_and_leaves_once_each_and_a_person_is_counted(
+    house: House,
+) -> None:
+    house.scripts["cam"] = [Script(*FOREVER)]
+    async with house.open() as hub:
+        stream = await hub.add(CAM)
+        with stream.events.subscribe(99) as events:
+            await until(hub, "cam", lambda s: [f.verdict for f in s.faces] == [FACE.verdict])
+            house.analyser.probabilities = (0.02, 0.95, 0.03)
+            await until(hub, "cam", lambda s: s.faces[0].verdict is Verdict.WITHOUT_MASK)
+            await asyncio.sleep(1.0)
+            house.analyser.boxes = []
+            await until(hub, "cam", lambda s: not s.faces)
+            told = [await asyncio.wait_for(anext(events), 3) for _ in range(3)]
+            await asyncio.sleep(0.5)
+            assert not events._items
+            assert 'people_total{stream="cam",verdict="without_mask"} 1.0' in house.text()
+    kinds = [(event.kind, event.verdict, event.previous) for event in told]
+    assert kinds == [
+        (FaceEventKind.APPEARED, Verdict.WITH_MASK, None),
+        (FaceEventKind.CHANGED, Verdict.WITHOUT_MASK, Verdict.WITH_MASK),
+        (FaceEventKind.LEFT, Verdict.WITHOUT_MASK, None),
+    ]
+    assert {event.track for event in told} == {1}
+    assert told[2].counted is Verdict.WITHOUT_MASK
+    assert told[0].wall < told[1].wall < told[2].wall
+
+
+async def test_a_face_leaves_also_when_its_camera_falls_silent(house: House) -> None:
+    house.scripts["cam"] = [Script(*range(20), "30")]
+    async with house.open() as hub:
+        stream = await hub.add(CAM)
+        with stream.events.subscribe(9) as events:
+            kinds = [(await asyncio.wait_for(anext(events), 4)).kind for _ in range(2)]
+    assert kinds == [FaceEventKind.APPEARED, FaceEventKind.LEFT]
 
 
 async def test_streams_are_remembered_privately_and_configured_ones_win(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stream_server.frames import FaceEvent, FaceEventKind, Verdict
 from stream_server.telemetry.meters import LatencyWindow, RateMeter
 from stream_server.telemetry.metrics import Metrics
 
@@ -32,15 +33,23 @@ def test_no_percentile_of_nothing() -> None:
     assert LatencyWindow().percentile(0.5) is None
 
 
+def left(stream: str) -> FaceEvent:
+    kind, last, longest = FaceEventKind.LEFT, Verdict.WITH_MASK, Verdict.INCORRECT
+    return FaceEvent(kind, stream, 1, 1e9, last, None, 0.9, 3.0, longest)
+
+
 def test_series_of_a_removed_stream_go_away_and_others_stay() -> None:
     metrics = Metrics()
     for name in ("front", "back"):
         stream = metrics.stream(name)
         stream.frame_in()
-        stream.frame_analysed(0.02)
+        stream.frame_analysed(0.02, missed=True)
         stream.frame_published(0.03)
         stream.dropped("analyse", "superseded")
-        stream.face("with_mask")
+        stream.sight([Verdict.WITH_MASK])
+        stream.detected()
+        stream.face_event(left(name))
+        stream.shedding("detect_less", 1)
         stream.encoded("h264", keyframe=True)
         stream.reconnect()
     late = metrics.stream("front")
@@ -48,8 +57,14 @@ def test_series_of_a_removed_stream_go_away_and_others_stay() -> None:
     text = metrics.render()[0].decode()
     assert 'stream="front"' not in text
     late.dropped("viewer", "slow")
-    late.face("uncertain")
+    late.sight([Verdict.UNCERTAIN])
+    late.face_event(left("front"))
+    late.shedding("smaller_input", 2)
+    late.detected()
     late.encoded("vp8", keyframe=False)
     assert 'stream="front"' not in metrics.render()[0].decode()
     assert 'maskstream_frames_in_total{stream="back"} 1.0' in text
     assert 'maskstream_faces_total{stream="back",verdict="with_mask"} 1.0' in text
+    assert 'maskstream_people_total{stream="back",verdict="incorrect"} 1.0' in text
+    assert 'maskstream_faces_in_sight{stream="back",verdict="with_mask"} 1.0' in text
+    assert 'maskstream_latency_budget_misses_total{stream="back"} 1.0' in text

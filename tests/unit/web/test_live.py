@@ -15,7 +15,7 @@ import pytest
 from fastapi import APIRouter, Response
 
 from stream_server.flow.latest import Broadcast
-from stream_server.frames import Analysis, Frame, Picture
+from stream_server.frames import Analysis, FaceEvent, FaceEventKind, Frame, Picture, Verdict
 from stream_server.streams import SourceSpec
 from stream_server.web import WebLimits, events
 from stream_server.web.live import LiveResponse
@@ -85,16 +85,30 @@ async def test_results_come_as_frames_are_analysed_and_end_with_the_stream(
 
 async def test_silence_is_filled_with_comments() -> None:
     results: Broadcast[Analysis] = Broadcast()
-    with results.subscribe(1) as reading:
-        chunks = events.each_result(reading, ping_seconds=0.01)
+    happened: Broadcast[FaceEvent] = Broadcast()
+    with results.subscribe(1) as reading, happened.subscribe(9) as told:
+        chunks = events.each_result(reading, told, ping_seconds=0.01)
         assert await anext(chunks) == events.PING
         assert await anext(chunks) == events.PING
         frame = Frame("a", 7, time.monotonic(), time.time(), None, Picture.from_bgr(_grey()))
         results.publish(Analysis(frame, (FACE,)))
         assert (await anext(chunks)).startswith(b"event: result\ndata: {")
+        for track in (4, 5):
+            happened.publish(_left(track))
+        for track in (4, 5):
+            chunk = await anext(chunks)
+            assert chunk.startswith(b"event: face_left\ndata: {")
+            assert json.loads(chunk.partition(b"data: ")[2])["track"] == track
         results.close()
+        happened.close()
         with pytest.raises(StopAsyncIteration):
             await anext(chunks)
+
+
+def _left(track: int) -> FaceEvent:
+    return FaceEvent(
+        FaceEventKind.LEFT, "a", track, 1e9, Verdict.WITH_MASK, None, 0.9, 3.0, Verdict.WITH_MASK
+    )
 
 
 def _grey() -> np.ndarray:

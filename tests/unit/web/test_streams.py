@@ -68,7 +68,7 @@ async def test_live_status(house: House, client: httpx.AsyncClient) -> None:
     assert face["probabilities"] == {"with_mask": 0.9, "without_mask": 0.06, "incorrect": 0.04}
     assert face["landmarks"] == [[16.0, 16.0], [32.0, 16.0]]
     assert face["confidence"] == FACE.confidence
-    assert face["track"] is None
+    assert face["track"] == 1
 
 
 async def test_limit_of_streams(client: httpx.AsyncClient) -> None:

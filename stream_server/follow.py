@@ -1,0 +1,243 @@
+"""One stream's faces over time: detect now and then, carry between, classify where it informs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from stream_server.analyse import Analyser
+from stream_server.errors import Overloaded
+from stream_server.flow.shedding import Step
+from stream_server.frames import (
+    Face,
+    FaceBox,
+    FaceEvent,
+    FaceEventKind,
+    Frame,
+    Picture,
+    Pixels,
+    Verdict,
+)
+from stream_server.telemetry.metrics import Metrics, StreamMetrics
+from stream_server.track.cadence import Effort, classification_due, detection_due
+from stream_server.track.evidence import Evidence, quality
+from stream_server.track.motion import Motion
+from stream_server.track.tracker import Track, Tracker
+
+EFFORTS: Mapping[Step, Effort] = {
+    Step.NOTHING: Effort(),
+    Step.DETECT_LESS: Effort(detect=2),
+    Step.SMALLER_INPUT: Effort(detect=2),
+    Step.RECHECK_LESS: Effort(detect=2, recheck=3),
+    Step.FEWER_FRAMES: Effort(detect=3, recheck=3),
+}
+SMALLER_INPUT = 0.75
+FIRST_VERDICT_SECONDS = 0.5
+"""A face appears with its first verdict, or without one when none comes for so long."""
+
+
+@dataclass(slots=True, eq=False)
+class Person:
+    """What is known of one track besides its place."""
+
+    evidence: Evidence
+    classified: float = float("-inf")
+    appeared: float | None = None
+    told: Verdict = Verdict.UNCERTAIN
+    told_at: float = 0.0
+    stood: dict[Verdict, float] = field(default_factory=dict)
+
+    def tell(self, verdict: Verdict, now: float) -> None:
+        """`verdict` stands from `now` on."""
+        self._stop_clock(now)
+        self.told = verdict
+
+    def counted(self, now: float) -> Verdict:
+        """The verdict that stood longest; `uncertain` only where there never was another."""
+        self._stop_clock(now)
+        certain = {v: s for v, s in self.stood.items() if v is not Verdict.UNCERTAIN and s > 0}
+        return max(certain, key=lambda v: certain[v]) if certain else self.told
+
+    def _stop_clock(self, now: float) -> None:
+        self.stood[self.told] = self.stood.get(self.told, 0.0) + now - self.told_at
+        self.told_at = now
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one frame showed: the faces to draw, and what happened for the first time."""
+
+    faces: tuple[Face, ...]
+    events: tuple[FaceEvent, ...]
+
+
+class Follower:
+    """Follows the faces of one stream. Frames come one after the other, never two at once."""
+
+    def __init__(
+        self, name: str, analyser: Analyser, metrics: Metrics, stream: StreamMetrics
+    ) -> None:
+        self._name = name
+        self._analyser = analyser
+        self._metrics = metrics
+        self._stream = stream
+        self._tracker = Tracker()
+        self._motion = Motion()
+        self._people: dict[int, Person] = {}
+        self._detected = float("-inf")
+        self._size: tuple[int, int] | None = None
+        self._looking = False
+
+    async def look(self, frame: Frame, step: Step) -> Sight:
+        """The faces of the next frame, with no more effort than the shedding `step` allows."""
+        self._looking = True
+        try:
+            loop = asyncio.get_running_loop()
+            analyser, effort = self._analyser, EFFORTS[step]
+            tracks, crops = await loop.run_in_executor(
+                analyser.workers, self._see, frame, step, effort
+            )
+            if crops:
+                await self._judge(tracks, crops, frame.captured)
+            events = self._events(frame.captured, frame.wall)
+            return Sight(self._faces(frame), tuple(events))
+        finally:
+            self._looking = False
+
+    def leave(self, now: float, wall: float, *, all_faces: bool = False) -> list[FaceEvent]:
+        """Let go of faces that were not seen for too long, with no frame to show it: a silent
+        source. `all_faces` when nothing will come any more. Nothing while a frame is looked at."""
+        if self._looking:
+            return []
+        gone = self._tracker.expire(float("inf") if all_faces else now)
+        return self._left(gone, now, wall)
+
+    def _see(self, frame: Frame, step: Step, effort: Effort) -> tuple[list[Track], list[Pixels]]:
+        """Blocking: bring all boxes to this frame, detect if due, cut out what to classify."""
+        picture, now = frame.picture, frame.captured
+        lost = self._carry(picture, now)
+        tracks = self._tracker.tracks
+        since = now - self._detected
+        if detection_due(tracks, since, self._motion.change, lost, effort):
+            scale = SMALLER_INPUT if step >= Step.SMALLER_INPUT else 1.0
+            self._tracker.update(self._analyser.detect(picture, scale), now)
+            self._detected = now
+            self._stream.detected()
+        asked = [
+            track
+            for track in self._tracker.tracks
+            if track.shown(now) and not track.missed and self._informs(track, now, effort)
+        ]
+        return asked, self._analyser.crop(picture, [track.box for track in asked])
+
+    def _carry(self, picture: Picture, now: float) -> bool:
+        """Bring all boxes to this picture; returns whether optical flow lost one."""
+        started = time.perf_counter()
+        size = picture.width, picture.height
+        if self._size not in (None, size):
+            assert self._size is not None
+            self._tracker.rescale(size[0] / self._size[0], size[1] / self._size[1])
+            self._detected = float("-inf")
+        self._size = size
+        self._motion.see(picture)
+        boxes = {track.id: track.box for track in self._tracker.tracks if not track.missed}
+        moves = self._motion.moves(boxes)
+        self._tracker.carry(moves, now)
+        self._metrics.stage_seconds("track", time.perf_counter() - started)
+        return len(moves) < len(boxes)
+
+    def _informs(self, track: Track, now: float, effort: Effort) -> bool:
+        person = self._people.get(track.id)
+        if person is None:
+            evidence = Evidence(self._analyser.labels, self._analyser.uncertain_below)
+            person = self._people[track.id] = Person(evidence, told_at=now)
+        return classification_due(person.evidence.settled, now - person.classified, effort)
+
+    async def _judge(self, tracks: Sequence[Track], crops: Sequence[Pixels], now: float) -> None:
+        try:
+            rows = await self._analyser.classify(crops)
+        except Overloaded:
+            # The verdicts that stand are shown; the batcher has counted the crops.
+            return
+        for track, crop, row in zip(tracks, crops, rows, strict=True):
+            person = self._people[track.id]
+            person.evidence.add(row, quality(crop, track.box), now)
+            person.classified = now
+
+    def _events(self, now: float, wall: float) -> list[FaceEvent]:
+        events = self._left(self._tracker.expire(now), now, wall)
+        for track in self._tracker.tracks:
+            person = self._people.get(track.id)
+            if person is None or not track.confirmed:
+                continue
+            verdict = person.evidence.verdict
+            if person.appeared is None:
+                # The first verdict follows at once where the crops are good: one event, not two.
+                if verdict is Verdict.UNCERTAIN and now - track.born < FIRST_VERDICT_SECONDS:
+                    continue
+                person.appeared = track.born
+                person.tell(verdict, now)
+                events.append(self._event(FaceEventKind.APPEARED, track.id, person, now, wall))
+            elif verdict is not person.told:
+                before = person.told
+                person.tell(verdict, now)
+                events.append(
+                    self._event(FaceEventKind.CHANGED, track.id, person, now, wall, before)
+                )
+        return events
+
+    def _left(self, gone: Sequence[Track], now: float, wall: float) -> list[FaceEvent]:
+        events = []
+        for track in gone:
+            person = self._people.pop(track.id, None)
+            if person is not None and person.appeared is not None:
+                events.append(self._event(FaceEventKind.LEFT, track.id, person, now, wall))
+        return events
+
+    def _event(
+        self,
+        kind: FaceEventKind,
+        track: int,
+        person: Person,
+        now: float,
+        wall: float,
+        previous: Verdict | None = None,
+    ) -> FaceEvent:
+        assert person.appeared is not None
+        return FaceEvent(
+            kind,
+            self._name,
+            track,
+            wall,
+            person.told,
+            previous,
+            person.evidence.confidence,
+            now - person.appeared,
+            person.counted(now),
+        )
+
+    def _faces(self, frame: Frame) -> tuple[Face, ...]:
+        now, picture = frame.captured, frame.picture
+        faces = []
+        for track in self._tracker.tracks:
+            box = _clipped(track.box, picture.width, picture.height)
+            if box is None or not track.shown(now):
+                continue
+            person = self._people.get(track.id)
+            if person is None:
+                continue
+            evidence = person.evidence
+            probabilities = tuple(float(p) for p in evidence.probabilities)
+            faces.append(Face(box, evidence.verdict, evidence.confidence, probabilities, track.id))
+        return tuple(faces)
+
+
+def _clipped(box: FaceBox, width: int, height: int) -> FaceBox | None:
+    """The part of the box that lies in the picture; None if that is next to nothing."""
+    x0, x1 = max(box.x0, 0.0), min(box.x1, float(width))
+    y0, y1 = max(box.y0, 0.0), min(box.y1, float(height))
+    if x1 - x0 < 2 or y1 - y0 < 2:
+        return None
+    return FaceBox(x0, y0, x1, y1, box.score, box.landmarks)

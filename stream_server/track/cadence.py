@@ -1,0 +1,52 @@
+"""How often to look: detection where something may have changed, inference where it informs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stream_server.track.tracker import Track
+
+EMPTY_SECONDS = 0.25
+"""Between detections of a scene without faces in which nothing moves."""
+MOVING_SECONDS = 0.1
+"""Where something moves, or a face was missed: a face that comes is found this soon."""
+STEADY_SECONDS = 0.2
+"""Faces that stay are carried by optical flow and put right this often."""
+NEW_SECONDS = 0.04
+"""A face seen once is looked for again at once."""
+MOVING_CHANGE = 0.004
+"""Share of a scene that differs from the frame before when somebody moves."""
+RECHECK_SECONDS = 0.3
+"""Between classifications of a face whose verdict stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What load allows: factors on the times between detections and between classifications."""
+
+    detect: float = 1.0
+    recheck: float = 1.0
+
+
+def detection_due(
+    tracks: Sequence[Track], since: float, change: float, lost: bool, effort: Effort
+) -> bool:
+    """Whether to detect now, `since` seconds after the last time.
+
+    `change` is the share of the scene that moves, `lost` whether a box could not be carried.
+    """
+    if any(not track.confirmed for track in tracks):
+        wanted = NEW_SECONDS
+    elif lost or any(track.missed for track in tracks):
+        wanted = MOVING_SECONDS
+    elif tracks:
+        wanted = STEADY_SECONDS
+    else:
+        wanted = MOVING_SECONDS if change >= MOVING_CHANGE else EMPTY_SECONDS
+    return since >= wanted * effort.detect
+
+
+def classification_due(settled: bool, since: float, effort: Effort) -> bool:
+    """Whether to classify a face now, `since` seconds after its last crop."""
+    return not settled or since >= RECHECK_SECONDS * effort.recheck

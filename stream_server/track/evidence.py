@@ -1,0 +1,136 @@
+"""From single classifications to a steady verdict: evidence over time, weighted by quality."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from stream_server.frames import FaceBox, Pixels, Verdict
+
+Probabilities = npt.NDArray[np.float64]
+
+MEMORY_SECONDS = 0.4
+"""Evidence fades with this time constant."""
+MOST_WEIGHT = 3.0
+"""More evidence than this many good crops counts no more: a true change must get through."""
+FIRST_WEIGHT, FIRST_CROPS = 1.2, 6
+"""A first verdict needs more than one good crop, or this many poor ones."""
+LEAD_SECONDS = 0.2
+"""Another label must lead for so long before a verdict changes."""
+DOUBT_SECONDS = 0.5
+"""A verdict is taken back when no label has been likely enough for so long."""
+STAY_MARGIN = 0.1
+"""A verdict is kept down to this much below the threshold at which it was given."""
+LEAST_QUALITY = 0.1
+
+
+class Evidence:
+    """What is known of one face. Times are monotonic seconds that never go back."""
+
+    def __init__(self, labels: Sequence[str], uncertain_below: float) -> None:
+        self._labels = labels
+        self._threshold = uncertain_below
+        self._sum: Probabilities = np.zeros(len(labels))
+        self._weight = 0.0
+        self._at = 0.0
+        self._leader = -1
+        self._leads_since = 0.0
+        self._doubt_since: float | None = None
+        self.verdict = Verdict.UNCERTAIN
+        self.seen = 0
+
+    def add(self, probabilities: npt.NDArray[np.floating], quality: float, now: float) -> None:
+        """One classification of a crop of this quality (0..1), taken at `now`."""
+        fade = exp(-max(0.0, now - self._at) / MEMORY_SECONDS) if self.seen else 0.0
+        weight = max(quality, LEAST_QUALITY)
+        kept = min(self._weight * fade, MOST_WEIGHT - weight)
+        mean = self._sum / self._weight if self._weight else self._sum
+        self._sum = mean * kept + np.asarray(probabilities, np.float64) * weight
+        self._weight = kept + weight
+        self._at = now
+        self.seen += 1
+        self._decide(now)
+
+    @property
+    def probabilities(self) -> Probabilities:
+        """The weighted mean of the labels' probabilities; all equal before the first crop."""
+        if not self._weight:
+            return np.full(len(self._labels), 1 / len(self._labels))
+        return self._sum / self._weight
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the verdict's label; of the likeliest one while uncertain."""
+        means = self.probabilities
+        if self.verdict is Verdict.UNCERTAIN:
+            return float(means.max())
+        return float(means[self._labels.index(self.verdict.value)])
+
+    @property
+    def settled(self) -> bool:
+        """Whether another crop would hardly tell anything new."""
+        if self.verdict is Verdict.UNCERTAIN:
+            return False
+        means = self.probabilities
+        leads = self._labels[int(means.argmax())] == self.verdict.value
+        return leads and float(means.max()) >= self._threshold
+
+    def _decide(self, now: float) -> None:
+        means = self.probabilities
+        best = int(means.argmax())
+        if best != self._leader:
+            self._leader, self._leads_since = best, now
+        label, likely = Verdict(self._labels[best]), float(means[best]) >= self._threshold
+        if self.verdict is Verdict.UNCERTAIN:
+            if likely and (self._weight >= FIRST_WEIGHT or self.seen >= FIRST_CROPS):
+                self._settle(label)
+        elif label is not self.verdict:
+            if likely and now - self._leads_since >= LEAD_SECONDS:
+                self._settle(label)
+            else:
+                self._doubt(now, self.confidence < self._threshold - STAY_MARGIN)
+        else:
+            self._doubt(now, float(means[best]) < self._threshold - STAY_MARGIN)
+
+    def _settle(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+        self._doubt_since = None
+
+    def _doubt(self, now: float, doubtful: bool) -> None:
+        if not doubtful:
+            self._doubt_since = None
+        elif self._doubt_since is None:
+            self._doubt_since = now
+        elif now - self._doubt_since >= DOUBT_SECONDS:
+            self._settle(Verdict.UNCERTAIN)
+
+
+def quality(crop: Pixels, box: FaceBox) -> float:
+    """How far a crop (size, size, 3; BGR) can be trusted, 0..1: size, blur, light and pose.
+
+    The product of four factors; each is 1 for an ordinary face of 32 px and more.
+    """
+    grey = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
+    side = max(box.x1 - box.x0, box.y1 - box.y0)
+    size = float(np.clip(side / 32, 0.3, 1))
+    # A small face is enlarged and always soft: that is in its size already.
+    sharp = 1.0
+    if side >= grey.shape[0] / 2:
+        sharp = float(np.clip(cv2.Laplacian(grey, cv2.CV_32F).var() / 40, 0.3, 1))
+    mean = float(grey.mean())
+    light = float(np.clip(min(mean / 40, (255 - mean) / 30), 0.3, 1))
+    return size * sharp * light * _frontal(box)
+
+
+def _frontal(box: FaceBox) -> float:
+    """1 for a face that looks here, down to 0.3 in profile; 1 without landmarks."""
+    if len(box.landmarks) != 5:
+        return 1.0
+    (left, _), (right, _), (nose, _), *_ = box.landmarks
+    apart = abs(right - left) / max(box.x1 - box.x0, 1e-6)
+    offset = abs(nose - (left + right) / 2) / max(abs(right - left), 1e-6)
+    return float(np.clip(min(1.6 - 2 * offset, apart / 0.3), 0.3, 1))

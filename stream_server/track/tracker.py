@@ -1,0 +1,207 @@
+"""Faces keep their ids from frame to frame: boxes are matched by distance IoU along their motion.
+
+Pure: times are arguments (monotonic seconds), boxes are pixels of one picture size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import exp, hypot
+
+from stream_server.frames import FaceBox
+
+CONFIRMED_HITS = 2
+SURE_SCORE = 0.6
+"""A box with at least this detector score is shown before a second detection confirms it."""
+SHOWN_SECONDS = 0.6
+"""A face that the detector misses is shown for so long, carried on by its motion."""
+KEPT_SECONDS = 1.5
+"""A missed face keeps its id for so long: somebody walked past it, or it was turned away."""
+LEAST_MATCH = -0.35
+"""Least distance IoU of a pair: boxes may be apart by about half of their size."""
+SIZE_RATIO = 2.0
+POSITION_GAIN, SIZE_GAIN = 0.7, 0.5
+"""How far a detection pulls the box; the rest of the detector's jitter is smoothed away."""
+COASTING_SECONDS = 0.3
+"""Without a look at the picture, speed fades with this time constant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What the pixels of a box did since the frame before: shift in pixels, growth as a factor."""
+
+    dx: float
+    dy: float
+    growth: float
+
+
+@dataclass(slots=True, eq=False)
+class Track:
+    """One face over time. `velocity` is in pixels a second, `at` the time that `box` is for."""
+
+    id: int
+    box: FaceBox
+    born: float
+    detected: float
+    at: float
+    hits: int = 1
+    missed: bool = False
+    velocity: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def confirmed(self) -> bool:
+        """Seen by more than one detection."""
+        return self.hits >= CONFIRMED_HITS
+
+    def shown(self, now: float) -> bool:
+        """Whether to draw it: surely a face, and seen by the detector not long ago."""
+        sure = self.confirmed or self.box.score >= SURE_SCORE
+        return sure and now - self.detected <= SHOWN_SECONDS
+
+
+class Tracker:
+    """The faces of one stream."""
+
+    def __init__(self) -> None:
+        self._tracks: list[Track] = []
+        self._next = 1
+
+    @property
+    def tracks(self) -> Sequence[Track]:
+        """All faces that still have their ids, in the order in which they came."""
+        return self._tracks
+
+    def carry(self, moves: Mapping[int, Move], now: float) -> None:
+        """Move every box to `now`: by what its pixels did (by track id), else by its own speed.
+
+        A face that the last detection missed may be hidden, and its pixels somebody else's: it
+        goes by its speed alone.
+        """
+        for track in self._tracks:
+            elapsed = now - track.at
+            track.at = now
+            if elapsed <= 0:
+                continue
+            move = None if track.missed else moves.get(track.id)
+            if move is None:
+                vx, vy = track.velocity
+                track.box = moved(track.box, Move(vx * elapsed, vy * elapsed, 1.0))
+                fade = exp(-elapsed / COASTING_SECONDS)
+                track.velocity = vx * fade, vy * fade
+            else:
+                track.box = moved(track.box, move)
+                track.velocity = _blend(track.velocity, (move.dx / elapsed, move.dy / elapsed))
+
+    def update(self, boxes: Sequence[FaceBox], now: float) -> None:
+        """Match a detection of the whole picture with the faces, which are carried to `now`."""
+        pairs = match([track.box for track in self._tracks], boxes)
+        for index, track in enumerate(self._tracks):
+            found = pairs.get(index)
+            track.missed = found is None
+            if found is not None:
+                track.box = _pulled(track.box, boxes[found])
+                track.detected = now
+                track.hits += 1
+        taken = set(pairs.values())
+        for index, box in enumerate(boxes):
+            if index not in taken:
+                self._tracks.append(Track(self._next, box, now, now, now))
+                self._next += 1
+
+    def expire(self, now: float) -> list[Track]:
+        """Forget faces that are gone and return them: missed for too long, or never confirmed."""
+        gone = [
+            track
+            for track in self._tracks
+            if now - track.detected > KEPT_SECONDS or (track.missed and not track.confirmed)
+        ]
+        self._tracks = [track for track in self._tracks if track not in gone]
+        return gone
+
+    def rescale(self, x: float, y: float) -> None:
+        """The picture's size has changed by these factors."""
+        for track in self._tracks:
+            track.box = scaled(track.box, x, y)
+            track.velocity = track.velocity[0] * x, track.velocity[1] * y
+
+
+def match(tracks: Sequence[FaceBox], boxes: Sequence[FaceBox]) -> dict[int, int]:
+    """Pairs track index -> box index, the best distance IoU first; each index at most once."""
+    candidates = sorted(
+        (
+            (distance_iou(track, box), i, j)
+            for i, track in enumerate(tracks)
+            for j, box in enumerate(boxes)
+            if _similar(track, box)
+        ),
+        key=lambda candidate: -candidate[0],
+    )
+    pairs: dict[int, int] = {}
+    taken: set[int] = set()
+    for score, i, j in candidates:
+        if score < LEAST_MATCH:
+            break
+        if i not in pairs and j not in taken:
+            pairs[i] = j
+            taken.add(j)
+    return pairs
+
+
+def distance_iou(a: FaceBox, b: FaceBox) -> float:
+    """IoU less the squared distance of the centres by the squared diagonal around both: -1..1."""
+    wide = max(a.x1, b.x1) - min(a.x0, b.x0)
+    high = max(a.y1, b.y1) - min(a.y0, b.y0)
+    diagonal = wide * wide + high * high
+    dx, dy = (a.x0 + a.x1 - b.x0 - b.x1) / 2, (a.y0 + a.y1 - b.y0 - b.y1) / 2
+    return iou(a, b) - (dx * dx + dy * dy) / max(diagonal, 1e-9)
+
+
+def iou(a: FaceBox, b: FaceBox) -> float:
+    """Intersection over union, 0..1."""
+    wide = min(a.x1, b.x1) - max(a.x0, b.x0)
+    high = min(a.y1, b.y1) - max(a.y0, b.y0)
+    if wide <= 0 or high <= 0:
+        return 0.0
+    shared = wide * high
+    both = (a.x1 - a.x0) * (a.y1 - a.y0) + (b.x1 - b.x0) * (b.y1 - b.y0)
+    return shared / (both - shared)
+
+
+def moved(box: FaceBox, move: Move) -> FaceBox:
+    """The box and its landmarks after `move`, which grows about the centre."""
+    x, y = (box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2
+
+    def at(px: float, py: float) -> tuple[float, float]:
+        return x + (px - x) * move.growth + move.dx, y + (py - y) * move.growth + move.dy
+
+    (x0, y0), (x1, y1) = at(box.x0, box.y0), at(box.x1, box.y1)
+    return FaceBox(x0, y0, x1, y1, box.score, tuple(at(*point) for point in box.landmarks))
+
+
+def scaled(box: FaceBox, x: float, y: float) -> FaceBox:
+    """The box in a picture that is wider and higher by these factors."""
+    points = tuple((px * x, py * y) for px, py in box.landmarks)
+    return FaceBox(box.x0 * x, box.y0 * y, box.x1 * x, box.y1 * y, box.score, points)
+
+
+def _similar(a: FaceBox, b: FaceBox) -> bool:
+    sizes = hypot(a.x1 - a.x0, a.y1 - a.y0), hypot(b.x1 - b.x0, b.y1 - b.y0)
+    return max(sizes) <= SIZE_RATIO * min(sizes)
+
+
+def _pulled(box: FaceBox, found: FaceBox) -> FaceBox:
+    """`box` drawn towards the detection, whose score and landmarks it takes."""
+    x = _between((box.x0 + box.x1) / 2, (found.x0 + found.x1) / 2, POSITION_GAIN)
+    y = _between((box.y0 + box.y1) / 2, (found.y0 + found.y1) / 2, POSITION_GAIN)
+    wide = _between(box.x1 - box.x0, found.x1 - found.x0, SIZE_GAIN)
+    high = _between(box.y1 - box.y0, found.y1 - found.y0, SIZE_GAIN)
+    return replace(found, x0=x - wide / 2, y0=y - high / 2, x1=x + wide / 2, y1=y + high / 2)
+
+
+def _between(a: float, b: float, share: float) -> float:
+    return a + share * (b - a)
+
+
+def _blend(old: tuple[float, float], new: tuple[float, float]) -> tuple[float, float]:
+    return _between(old[0], new[0], 0.4), _between(old[1], new[1], 0.4)
