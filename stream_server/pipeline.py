@@ -24,7 +24,7 @@ from stream_server.telemetry.metrics import Metrics, StreamMetrics
 
 log = structlog.get_logger(__name__)
 
-SHED_FPS = 10.0
+SHED_FPS = 12.0
 """What is left of a stream whose budget cannot be kept otherwise, in frames a second."""
 
 

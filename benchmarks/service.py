@@ -1,0 +1,155 @@
+"""The service as its own process, watched from outside: its metrics, its CPU time, its memory."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+START_SECONDS = 120
+STOP_SECONDS = 10
+
+Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was seen at one instant: `at` in monotonic seconds, CPU seconds used, bytes of RSS."""
+
+    at: float
+    cpu_seconds: float
+    rss: int
+    series: Series
+
+    def total(self, name: str, **labels: str) -> float:
+        """The sum over all series of this name that carry these labels."""
+        wanted = set(labels.items())
+        return sum(
+            value
+            for (known, pairs), value in self.series.items()
+            if known == name and wanted <= set(pairs)
+        )
+
+    def by(self, name: str, label: str) -> dict[str, float]:
+        """Sums by the values of one label."""
+        found: dict[str, float] = {}
+        for (known, pairs), value in self.series.items():
+            if known == name:
+                key = dict(pairs)[label]
+                found[key] = found.get(key, 0.0) + value
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A running `maskstream serve`."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+    def get(self, path: str) -> Any:
+        """JSON of an API path."""
+        with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+            return json.load(answer)
+
+    def sample(self) -> Sample:
+        """What it has done so far."""
+        with urllib.request.urlopen(self.url + "/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        process = psutil.Process(self.process.pid)
+        spent = process.cpu_times()
+        series = {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+        used = spent.user + spent.system
+        return Sample(time.monotonic(), used, process.memory_info().rss, series)
+
+
+@contextmanager
+def service(sources: Mapping[str, str], **settings: Any) -> Iterator[Service]:
+    """`maskstream serve` with these cameras, ready; `settings` are keys of its configuration."""
+    with tempfile.TemporaryDirectory(prefix="maskstream-bench-") as folder:
+        config = Path(folder) / "config.yaml"
+        port = _free_port()
+        wanted = {
+            **settings,
+            "server": {"host": "127.0.0.1", "port": port},
+            "log": {"level": "warning"},
+            "state_dir": folder,
+            "sources": dict(sources),
+        }
+        config.write_text(yaml.safe_dump(wanted))
+        command = "from stream_server.cli import main; main()"
+        words = [sys.executable, "-c", command, "serve", "--config", str(config)]
+        with (Path(folder) / "log").open("wb") as log:
+            process = subprocess.Popen(words, stdout=log, stderr=log)
+        try:
+            running = Service(f"http://127.0.0.1:{port}", process)
+            _wait_ready(running, Path(folder) / "log")
+            yield running
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_ready(running: Service, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            running.get("/readyz")
+            return
+        except (urllib.error.URLError, OSError):
+            ended = running.process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                raise RuntimeError(f"the service did not start:\n{log.read_text()}") from None
+            time.sleep(0.2)
+
+
+def latency_quantile(before: Sample, after: Sample, name: str, share: float) -> float | None:
+    """A quantile (seconds) of a latency histogram between two samples, all streams together.
+
+    Interpolated inside its bucket, as Prometheus does; None when nothing was observed.
+    """
+    counts: dict[float, float] = {}
+    for sample, sign in ((after, 1), (before, -1)):
+        for bound, value in sample.by(f"{name}_bucket", "le").items():
+            counts[float(bound)] = counts.get(float(bound), 0.0) + sign * value
+    bounds = sorted(counts)
+    if not bounds or counts[bounds[-1]] <= 0:
+        return None
+    rank = share * counts[bounds[-1]]
+    low, below = 0.0, 0.0
+    for bound in bounds:
+        if counts[bound] >= rank:
+            if bound == float("inf"):
+                return low
+            inside = counts[bound] - below
+            return low + (bound - low) * (rank - below) / max(inside, 1e-9)
+        low, below = bound, counts[bound]
+    return low
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
