@@ -1,7 +1,7 @@
-"""Figures that tell the truth about a set of weights, measured on the shipped files."""
+"""Figures that tell the truth about a set of weights."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,14 @@ import openvino as ov
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torchmetrics.functional.classification import (
+    binary_auroc,
+    multiclass_calibration_error,
+    multiclass_confusion_matrix,
+    multiclass_f1_score,
+    multiclass_precision,
+    multiclass_recall,
+)
 
 from models import LABELS
 from models.crop import Image
@@ -17,7 +25,13 @@ from trainer.data import INCORRECT, Crops
 from trainer.sets import MEAN, STD, normalise
 
 Logits = NDArray[np.float32]
+Probabilities = NDArray[np.float64]
+Labels = NDArray[np.int64]
 Predict = Callable[[Image], Logits]
+
+ECE_BINS = 15
+WRONG_COSTS = 5.0
+"""A wrong verdict does as much harm as so many faces called uncertain."""
 
 
 def predict_torch(network: nn.Module, bgr: Image, batch: int = 64) -> Logits:
@@ -49,35 +63,44 @@ def openvino_predictor(xml: Path, batch: int = 64) -> Predict:
     return predict
 
 
-def softmax(logits: Logits, temperature: float = 1.0) -> NDArray[np.float64]:
+def softmax(logits: Logits, temperature: float = 1.0) -> Probabilities:
     """Probabilities, N x classes."""
     scaled = logits.astype(np.float64) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def accuracy(logits: Logits, labels: NDArray[np.int64]) -> float:
-    """Share of right answers; nan for no faces."""
-    return float((logits.argmax(axis=1) == labels).mean()) if len(labels) else math.nan
+def among(probabilities: NDArray[np.floating[Any]], classes: Sequence[int]) -> Probabilities:
+    """The probabilities of `classes` alone, renormalised: N x labels to N x len(classes)."""
+    kept = probabilities[:, list(classes)].astype(np.float64)
+    total = kept.sum(axis=1, keepdims=True)
+    lost = total <= 0
+    return np.where(lost, 1 / len(classes), kept / np.where(lost, 1, total))
 
 
-def two_class_accuracy(logits: Logits, labels: NDArray[np.int64]) -> float:
+def in_play(
+    probabilities: NDArray[np.floating[Any]], labels: Labels, classes: Sequence[int]
+) -> tuple[Probabilities, Labels]:
+    """`among`, and the labels as places in `classes` (in rising order, with all of the labels)."""
+    return among(probabilities, classes), np.searchsorted(np.asarray(classes), labels)
+
+
+def accuracy(scores: NDArray[np.floating[Any]], labels: Labels) -> float:
+    """Share of right answers by logits or probabilities (N x classes); nan for no faces."""
+    return float((scores.argmax(axis=1) == labels).mean()) if len(labels) else math.nan
+
+
+def two_class_accuracy(logits: Logits, labels: Labels) -> float:
     """Share of right answers among faces that are not incorrect, "incorrect" being no answer."""
     plain = labels != INCORRECT
     return accuracy(logits[plain][:, :INCORRECT], labels[plain])
 
 
-def confusion(logits: Logits, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Counts, true class by answered class."""
-    table = np.zeros((len(LABELS), len(LABELS)), np.int64)
-    np.add.at(table, (labels, logits.argmax(axis=1)), 1)
-    return table
-
-
-def f1_scores(table: NDArray[np.int64]) -> NDArray[np.float64]:
-    """F1 of each class from a confusion table; 0 where a class is neither there nor answered."""
-    right = np.diag(table).astype(np.float64)
-    return np.asarray(2 * right / np.maximum(table.sum(axis=0) + table.sum(axis=1), 1))
+def confusion(scores: NDArray[np.floating[Any]], labels: Labels) -> Labels:
+    """Counts, true class by answered class, from logits or probabilities (N x classes)."""
+    answers = torch.from_numpy(scores.argmax(axis=1))
+    table = multiclass_confusion_matrix(answers, torch.from_numpy(labels), scores.shape[1])
+    return np.asarray(table.numpy(), np.int64)
 
 
 def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
@@ -90,19 +113,13 @@ def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def calibration_error(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Expected calibration error over 15 bins of confidence."""
-    confidence, answers = probabilities.max(axis=1), probabilities.argmax(axis=1)
-    bins = np.minimum((confidence * 15).astype(int), 14)
-    gaps = [
-        abs((answers[bins == b] == labels[bins == b]).mean() - confidence[bins == b].mean())
-        * (bins == b).mean()
-        for b in np.unique(bins)
-    ]
-    return float(sum(gaps))
+def calibration_error(probabilities: Probabilities, labels: Labels) -> float:
+    """Expected calibration error over 15 equal bins of confidence."""
+    rows, truth = torch.from_numpy(probabilities), torch.from_numpy(labels)
+    return float(multiclass_calibration_error(rows, truth, rows.shape[1], n_bins=ECE_BINS))
 
 
-def fit_temperature(logits: Logits, labels: NDArray[np.int64]) -> float:
+def fit_temperature(logits: Logits, labels: Labels) -> float:
     """The temperature with the least negative log-likelihood on these faces, within 0.2..5."""
     candidates = np.exp(np.linspace(math.log(0.2), math.log(5), 241))
     rows = np.arange(len(labels))
@@ -110,10 +127,11 @@ def fit_temperature(logits: Logits, labels: NDArray[np.int64]) -> float:
     return float(candidates[int(np.argmin(losses))])
 
 
-def risk_coverage(
-    probabilities: NDArray[np.float64], labels: NDArray[np.int64]
-) -> list[tuple[float, float, float]]:
-    """(threshold, coverage, risk) for thresholds from 0.34 to 0.98: what answering less buys."""
+def risk_coverage(probabilities: Probabilities, labels: Labels) -> list[tuple[float, float, float]]:
+    """(threshold, coverage, risk) for thresholds from 0.34 to 0.98: what answering less buys.
+
+    Risk is the share of wrong answers among the covered faces, 0 where none is covered.
+    """
     confidence = probabilities.max(axis=1)
     wrong = probabilities.argmax(axis=1) != labels
     curve = []
@@ -127,9 +145,18 @@ def risk_coverage(
 def choose_threshold(
     curve: list[tuple[float, float, float]], least_coverage: float = 0.965
 ) -> float:
-    """The highest threshold that still answers `least_coverage` of the faces."""
-    allowed = [threshold for threshold, coverage, _ in curve if coverage >= least_coverage]
-    return max(allowed, default=curve[0][0])
+    """The threshold with the least harm among those that answer `least_coverage` of the faces.
+
+    A face called uncertain does a harm of 1, a wrong verdict one of `WRONG_COSTS`. Of several with
+    the same harm it is the highest: faces unlike these are answered with the same care.
+    """
+    allowed = [point for point in curve if point[1] >= least_coverage] or curve[:1]
+    return min(allowed, key=lambda point: (_harm(*point[1:]), -point[0]))[0]
+
+
+def _harm(coverage: float, risk: float) -> float:
+    # Rounded, because equal harms must not differ by an error of arithmetic.
+    return round(WRONG_COSTS * coverage * risk + (1 - coverage), 9)
 
 
 def figures(crops: Crops, logits: Logits, temperature: float, threshold: float) -> dict[str, Any]:
@@ -139,6 +166,7 @@ def figures(crops: Crops, logits: Logits, temperature: float, threshold: float) 
     probabilities = softmax(logits, temperature)
     sure = probabilities.max(axis=1) >= threshold
     right = logits.argmax(axis=1) == labels
+    present = np.unique(labels)
     found: dict[str, Any] = {
         "faces": len(labels),
         "accuracy": accuracy(logits, labels),
@@ -149,9 +177,90 @@ def figures(crops: Crops, logits: Logits, temperature: float, threshold: float) 
         "accuracy_when_sure": accuracy(logits[sure], labels[sure]),
         "confusion (rows: true)": table.tolist(),
     }
+    if len(present) > 1:
+        found["roc_auc_macro"] = _mean(roc_auc(probabilities, labels))
     if (labels == INCORRECT).any():
         hits, total = int(table[INCORRECT, INCORRECT]), int(table[INCORRECT].sum())
-        found["macro_f1"] = float(f1_scores(table).mean())
+        found["macro_f1"] = _mean([row["f1"] for row in per_class(probabilities, labels)])
         found["recall_incorrect"] = hits / total
         found["recall_incorrect_interval"] = wilson(hits, total)
     return found
+
+
+def scores(
+    probabilities: NDArray[np.floating[Any]],
+    labels: Labels,
+    classes: Sequence[int],
+    threshold: float,
+) -> dict[str, Any]:
+    """Every figure of the question "which of `classes` is it?"; None where one is not defined.
+
+    Takes the model's probabilities (N x labels of the model), the true labels (N, all of them in
+    `classes`) and `classes` in rising order. The probabilities of other labels are taken out; only
+    `accuracy_all_classes` is without this help. Precision, recall and F1 are 0 for a class that is
+    there and never answered, and None for one that is not there, which the macro means leave out.
+    """
+    rows, truth = in_play(probabilities, labels, classes)
+    right = rows.argmax(axis=1) == truth
+    sure = rows.max(axis=1) >= threshold
+    each = per_class(rows, truth)
+    return {
+        "n": len(labels),
+        "classes": [LABELS[label] for label in classes],
+        "accuracy": _share(right),
+        "accuracy_interval": wilson(int(right.sum()), len(right)) if len(right) else None,
+        "accuracy_all_classes": _share(probabilities.argmax(axis=1) == labels),
+        "macro_f1": _mean([row["f1"] for row in each]),
+        "macro_precision": _mean([row["precision"] for row in each]),
+        "macro_recall": _mean([row["recall"] for row in each]),
+        "roc_auc_macro": _mean(roc_auc(rows, truth)),
+        "ece": calibration_error(rows, truth) if len(truth) else None,
+        "threshold": threshold,
+        "coverage": _share(sure),
+        "risk": _share(~right[sure]),
+        "per_class": {LABELS[label]: row for label, row in zip(classes, each, strict=True)},
+        "confusion": confusion(rows, truth).tolist(),
+    }
+
+
+def per_class(probabilities: Probabilities, labels: Labels) -> list[dict[str, Any]]:
+    """Precision, recall, F1 and support of each class; None where no such face is there."""
+    count = probabilities.shape[1]
+    if not len(labels):
+        return [{"precision": None, "recall": None, "f1": None, "support": 0}] * count
+    answers, truth = torch.from_numpy(probabilities.argmax(axis=1)), torch.from_numpy(labels)
+    kinds = {
+        "precision": multiclass_precision(answers, truth, count, average="none"),
+        "recall": multiclass_recall(answers, truth, count, average="none"),
+        "f1": multiclass_f1_score(answers, truth, count, average="none"),
+    }
+    support = np.bincount(labels, minlength=count)
+    return [
+        {kind: float(values[c]) if support[c] else None for kind, values in kinds.items()}
+        | {"support": int(support[c])}
+        for c in range(count)
+    ]
+
+
+def roc_auc(probabilities: Probabilities, labels: Labels) -> list[float | None]:
+    """Area under the ROC curve of each class against the rest; None where a side is empty."""
+    areas: list[float | None] = []
+    for column in range(probabilities.shape[1]):
+        truth = labels == column
+        defined = truth.any() and not truth.all()
+        score = torch.from_numpy(np.ascontiguousarray(probabilities[:, column]))
+        areas.append(
+            float(binary_auroc(score, torch.from_numpy(truth).long())) if defined else None
+        )
+    return areas
+
+
+def _share(hits: NDArray[np.bool_]) -> float | None:
+    """The share of hits; None of none."""
+    return float(hits.mean()) if len(hits) else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean of those that are defined."""
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None
