@@ -1,75 +1,208 @@
-"""Every number a training run depends on, in one typed place."""
+"""Every number a training run depends on, in one typed place: presets, a YAML file, flags."""
 
-from dataclasses import dataclass, fields
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+
+from models.errors import InputError
+
+PRESETS = ("best", "seed")
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+Count = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=32, le=512)]
+Positive = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
 
 
-class ConfigError(ValueError):
+class ConfigError(InputError):
     """A training setting that cannot work; the message names it and what it may be."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=_STRICT)
 class Shares:
-    """How the faces of one epoch are drawn: shares of each source, adding up to 1."""
+    """How often the faces of each source are drawn, relative to each other.
 
-    folder_with: float = 0.24
-    scene_with: float = 0.11
-    painted_with: float = 0.05
-    folder_without: float = 0.24
-    scene_without: float = 0.06
-    scene_incorrect: float = 0.045
-    painted_incorrect: float = 0.255
+    A source that the data lacks falls away, and the others take its place.
+    """
+
+    folder_with: Weight = 0.24
+    scene_with: Weight = 0.11
+    painted_with: Weight = 0.05
+    hard_with: Weight = 0.02
+    folder_without: Weight = 0.24
+    scene_without: Weight = 0.06
+    hard_without: Weight = 0.06
+    folder_incorrect: Weight = 0.1
+    scene_incorrect: Weight = 0.045
+    painted_incorrect: Weight = 0.255
 
     def __post_init__(self) -> None:
-        """Raise ConfigError unless the shares are a distribution."""
-        values = [getattr(self, f.name) for f in fields(self)]
-        if min(values) < 0 or abs(sum(values) - 1) > 1e-6:
-            raise ConfigError(f"shares must be 0 or more and add up to 1, not {sum(values)}")
+        """Raise ConfigError when nothing would be drawn."""
+        if not any(asdict(self).values()):
+            raise ConfigError("shares: at least one must be above 0")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=_STRICT)
 class TrainConfig:
-    """One training run. `small_size` pixels are used for the first `small_epochs` epochs."""
+    """One training run; `trainer/presets/*.yaml` say what each setting is for.
+
+    Sizes are in pixels, `faces_per_epoch` counts augmented views; None means: every training face
+    once. Raises pydantic's ValidationError on values out of range; `load_config` words it.
+    """
 
     preset: str = "best"
-    epochs: int = 12
-    small_epochs: int = 9
-    size: int = 96
-    small_size: int = 64
-    faces_per_epoch: int = 10_000
-    painted: int = 10_000
-    batch: int = 64
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.02
-    label_smoothing: float = 0.05
-    ema_decay: float = 0.995
-    seed: int = 7
-    threads: int = 2
-    workers: int = 1
-    shares: Shares = Shares()
+    init: str = "scratch"
+    freeze_features: bool = False
+    epochs: Count = 30
+    patience: Count | None = None
+    select: Literal["last", "val_accuracy", "val_macro_f1"] = "last"
+    size: Side = 96
+    small_size: Side = 64
+    small_share: Annotated[float, Field(ge=0, le=1)] = 0.75
+    augment: bool = True
+    faces_per_epoch: Count | None = 10_000
+    painted: Annotated[int, Field(ge=0)] = 12_000
+    hard: Annotated[int, Field(ge=0)] = 4_000
+    shares: Shares | None = Shares()
+    batch: Annotated[int, Field(ge=2)] = 64
+    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    focal_alpha: Positive = 1.0
+    focal_gamma: Weight = 2.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    learning_rate: Positive = 3e-3
+    weight_decay: Weight = 0.02
+    schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
+    clip: Positive | None = 5.0
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = 0.995
+    report_test: bool = False
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
+    threads: Count | None = None
+    workers: Annotated[int, Field(ge=0)] | None = None
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
 
     def __post_init__(self) -> None:
-        """Raise ConfigError on a number that cannot work."""
-        for name in ("epochs", "batch", "threads", "faces_per_epoch", "painted"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("size", "small_size"):
-            if not 32 <= getattr(self, name) <= 512:
-                raise ConfigError(f"{name} must be within 32..512, not {getattr(self, name)}")
-        if not 0 <= self.small_epochs <= self.epochs:
-            raise ConfigError(f"small_epochs must be within 0..{self.epochs}")
-        if not 0 < self.ema_decay < 1:
-            raise ConfigError(f"ema_decay must be between 0 and 1, not {self.ema_decay}")
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"label_smoothing must be within 0..1, not {self.label_smoothing}")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"learning_rate must be above 0, not {self.learning_rate}")
-        if self.workers < 0 or self.weight_decay < 0:
-            raise ConfigError("workers and weight_decay must not be negative")
+        """Raise ConfigError on settings that contradict each other."""
+        if (self.shares is None) != (self.faces_per_epoch is None):
+            raise ConfigError("shares and faces_per_epoch: give both, or null for both")
+        if self.faces_per_epoch is not None and self.faces_per_epoch < self.batch:
+            raise ConfigError(f"faces_per_epoch must be at least one batch, {self.batch}")
+        if self.loss == "focal" and self.label_smoothing:
+            raise ConfigError("label_smoothing goes with the loss cross_entropy only; set it to 0")
+        if self.freeze_features and self.init == "scratch":
+            raise ConfigError(
+                "freeze_features: random features are of no use; give init: imagenet or a path"
+            )
 
     def size_at(self, epoch: int) -> int:
         """The crop's side in pixels in the given epoch, from 0."""
-        return self.small_size if epoch < self.small_epochs else self.size
+        return self.small_size if epoch < round(self.small_share * self.epochs) else self.size
 
-    def steps_per_epoch(self) -> int:
-        """Whole batches in one epoch."""
-        return max(1, self.faces_per_epoch // self.batch)
+
+NAMES = tuple(f.name for f in fields(TrainConfig))
+
+
+def load_config(
+    preset: str | None = None,
+    file: Path | None = None,
+    settings: Mapping[str, object] | None = None,
+) -> TrainConfig:
+    """The settings of a preset, with those of a YAML file and then `settings` in their place.
+
+    Dots reach into tables ("shares.scene_with"). Without `preset` it is the file's, else "best".
+    Raises ConfigError with a line for each key that is unknown or cannot work.
+    """
+    given = _read(file) if file is not None else {}
+    for key, value in (settings or {}).items():
+        _put(given, key, value)
+    chosen = str(preset or given.get("preset") or PRESETS[0])
+    if chosen not in PRESETS:
+        raise ConfigError(f"preset: there is no {chosen!r}, only {' and '.join(PRESETS)}")
+    base = yaml.safe_load((files("trainer") / "presets" / f"{chosen}.yaml").read_text())
+    return build(_merge(base, {**given, "preset": chosen}))
+
+
+def build(values: Mapping[str, object]) -> TrainConfig:
+    """A configuration from plain values. Raises ConfigError with a line for each mistake."""
+    try:
+        return TrainConfig(**values)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_context=False)
+        raise ConfigError("\n".join(map(_explain, problems))) from error
+
+
+def parse_settings(words: list[str]) -> dict[str, object]:
+    """`KEY=VALUE` words, values being YAML, as a mapping. Raises ConfigError on other words."""
+    found: dict[str, object] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        try:
+            found[key.strip().replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {word}: the value is not YAML") from error
+        if not (key.strip() and equals):
+            raise ConfigError(f"--set {word}: write it as KEY=VALUE")
+    return found
+
+
+def to_yaml(config: TrainConfig) -> str:
+    """All settings, to be read again by `load_config`."""
+    return yaml.safe_dump(asdict(config), sort_keys=False)
+
+
+def changes(config: TrainConfig) -> dict[str, Any]:
+    """The settings that differ from those of the configuration's preset."""
+    standard = asdict(load_config(config.preset))
+    return {key: value for key, value in asdict(config).items() if value != standard[key]}
+
+
+def _read(file: Path) -> dict[str, object]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = " ".join(str(error).split())
+        raise ConfigError(f"{file} is not YAML: {line}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} must hold settings as KEY: VALUE lines")
+    return values
+
+
+def _put(values: dict[str, object], key: str, value: object) -> None:
+    head, dot, rest = key.partition(".")
+    if not dot:
+        values[key] = value
+        return
+    table = values.setdefault(head, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{key}: {head} is no table of settings")
+    _put(table, rest, value)
+
+
+def _merge(low: Mapping[str, object], high: Mapping[str, object]) -> dict[str, object]:
+    """`high` over `low`, table by table."""
+    merged = dict(low)
+    for key, value in high.items():
+        below = merged.get(key)
+        both = isinstance(below, dict) and isinstance(value, dict)
+        merged[key] = _merge(below, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    path = [str(step) for step in problem["loc"]]
+    key = ".".join(step for step in path if step.isidentifier())
+    if problem["type"] != "unexpected_keyword_argument":
+        return f"{key}: {problem['msg']}, not {problem['input']!r}"
+    known = [f.name for f in fields(Shares)] if path[0] == "shares" and path[1:] else NAMES
+    close = difflib.get_close_matches(path[-1], known, 1)
+    mend = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+    return f"{key}: no such setting; {mend}"

@@ -1,157 +1,253 @@
-"""`python -m trainer.train`: from two public data sets to verified weights with a card."""
+"""One training run, from data sets to weights with a card; `maskstream train` calls it.
 
-import argparse
-import pickle
+Its folder holds config.yaml, metrics.csv, tensorboard/, checkpoints/ and, at the end, NAME.pt and
+the exported files.
+"""
+
+import csv
+import logging
+import os
 import sys
 import time
-from dataclasses import fields, replace
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import OneCycleLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from models.errors import WeightsError
+from models.card import ModelCard
 from models.mobilenet_v3 import build_network
-from trainer.config import ConfigError, TrainConfig
-from trainer.data import Crops, DataError
-from trainer.evaluate import accuracy, predict_torch
+from trainer.config import ConfigError, TrainConfig, load_config, to_yaml
+from trainer.data import Crops
 from trainer.export import export
-from trainer.sets import Held, batches, normalise, read_held, read_training
+from trainer.initial import file_state, start_network
+from trainer.module import Average, FaceData, MaskModule
+from trainer.sets import Held, calm_opencv, read_faces, read_held, read_pools
 
 
-def train(pools: dict[str, Crops], held: Held, config: TrainConfig, checkpoint: Path) -> nn.Module:
-    """Train from scratch on `pools`; return the averaged network, in eval mode, on the CPU.
+def run(
+    data: Sequence[Path],
+    config: TrainConfig,
+    out: Path,
+    name: str,
+    *,
+    resume: bool = False,
+    limit: timedelta | None = None,
+) -> ModelCard:
+    """Read, train, calibrate, export, measure; the card is written beside the weights.
 
-    The averaged weights are also written to `checkpoint` after every epoch.
+    Raises InputError when data or settings cannot work.
     """
+    config = open_run(out, config, resume=resume)
+    faces = read_faces(data)
+    held = read_held(faces)
+    finished = out / f"{name}.pt"
+    pools = read_pools(faces, held, config)
+    sources = {source: len(crops) for source, crops in pools.items()}
+    print("training faces: " + ", ".join(f"{n} {count}" for n, count in sources.items()))
+    if not finished.exists():
+        torch.save(fit(pools, held, config, out, limit=limit).state_dict(), finished)
+    network = build_network()
+    network.load_state_dict(file_state(finished))
+    card = export(
+        network.eval(), held, config, out, name, sources, data=data, report_test=config.report_test
+    )
+    print_report(card, out)
+    return card
+
+
+def fit(
+    pools: Mapping[str, Crops],
+    held: Held,
+    config: TrainConfig,
+    out: Path,
+    *,
+    limit: timedelta | None = None,
+) -> nn.Module:
+    """The trained network, in eval mode, on the CPU; goes on where `out` has a checkpoint."""
+    prepare(config)
+    faces = FaceData(pools, held, config)
+    trainer = build_trainer(config, out, limit)
+    network = start_network(config.init)
+    module = MaskModule(network, config, faces.steps(trainer.world_size), faces.sets)
+    last, best = out / "checkpoints" / "last.ckpt", out / "checkpoints" / "best.ckpt"
+    trainer.fit(module, faces, ckpt_path=last if last.exists() else None)
+    kept = build_network()
+    # From the file: there the averaged weights stand, also when nothing was left to train.
+    kept.load_state_dict(file_state(last if config.select == "last" else best))
+    return kept.eval()
+
+
+def prepare(config: TrainConfig) -> None:
+    """Seed and threads of this process; silence about what is meant to be as it is."""
     torch.manual_seed(config.seed)
-    torch.set_num_threads(config.threads)
-    network = build_network().to(memory_format=torch.channels_last)
-    follow_statistics(network)
-    averaging = get_ema_multi_avg_fn(config.ema_decay)  # type: ignore[no-untyped-call]
-    average = AveragedModel(network, multi_avg_fn=averaging, use_buffers=True)
-    loss_of = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
-    optimiser = AdamW(parameter_groups(network, config.weight_decay), lr=config.learning_rate)
-    steps = config.epochs * config.steps_per_epoch()
-    schedule = OneCycleLR(optimiser, config.learning_rate, total_steps=steps, pct_start=0.2)
-    for epoch in range(config.epochs):
-        started, seen, total = time.monotonic(), 0, 0.0
-        network.train()
-        for images, labels in batches(pools, config, epoch):
-            loss = loss_of(network(normalise(images)), labels)
-            optimiser.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimiser.step()
-            schedule.step()
-            average.update_parameters(network)
-            seen += len(labels)
-            total += loss.item() * len(labels)
-        torch.save(average.module.state_dict(), checkpoint)
-        rate = seen / (time.monotonic() - started)
-        checks = validation_line(average.module, held, config.size_at(epoch))
-        print(f"epoch {epoch + 1:2} loss {total / seen:.4f} {checks} {rate:.0f}/s", flush=True)
-    return average.module.eval()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    calm_opencv()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for words in ("many workers", "LeafSpec", "is not empty", "logging interval", "save_dir"):
+        warnings.filterwarnings("ignore", f".*{words}")
 
 
-def follow_statistics(network: nn.Module, momentum: float = 0.1) -> None:
-    """Let normalisation follow its batches; torchvision's 0.01 is meant for far longer runs."""
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = momentum
+def build_trainer(config: TrainConfig, out: Path, limit: timedelta | None) -> Trainer:
+    """Lightning's Trainer with all that watches, stops and saves this run."""
+    gpu = torch.cuda.is_available()
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16-mixed" if gpu and torch.cuda.is_bf16_supported() else "32-true"
+    return Trainer(
+        accelerator="auto",
+        devices="auto" if gpu else 1,
+        precision=precision,
+        max_epochs=config.epochs,
+        max_time=limit,
+        gradient_clip_val=config.clip,
+        # No kernel on the CPU varies; the mode costs time there.
+        deterministic="warn" if gpu else False,
+        callbacks=build_callbacks(config, out),
+        logger=TensorBoardLogger(out, name="tensorboard", version=""),
+        enable_progress_bar=sys.stderr.isatty(),
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=100,
+        use_distributed_sampler=False,
+    )
 
 
-def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weights decay, biases and normalisation do not."""
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    plain = [p for p in network.parameters() if p.ndim <= 1]
+def build_callbacks(config: TrainConfig, out: Path) -> list[Callback]:
+    """What happens beside the steps; checkpoints come last, so that they hold the others' state."""
+    saved: dict[str, Any] = {
+        "dirpath": out / "checkpoints",
+        "save_on_train_epoch_end": True,
+        "enable_version_counter": False,
+    }
+    monitor = "val_accuracy" if config.select == "last" else config.select
+    found: list[Callback] = [History(out / "metrics.csv", config)]
+    if config.ema_decay is not None:
+        found.append(Average(config.ema_decay))
+    if config.patience is not None:
+        found.append(EarlyStopping("val_accuracy", mode="max", patience=config.patience))
+    if sys.stderr.isatty():
+        found.append(TQDMProgressBar(refresh_rate=10))
     return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        *found,
+        LearningRateMonitor("epoch"),
+        ModelCheckpoint(filename="best", monitor=monitor, mode="max", **saved),
+        ModelCheckpoint(filename="last", **saved),
     ]
 
 
-def load_checkpoint(path: Path) -> nn.Module:
-    """The network that `train` left in `path`. Raises WeightsError when it is not one."""
-    network = build_network()
-    try:
-        network.load_state_dict(torch.load(path, weights_only=True))
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        line = str(error).splitlines()[0] if str(error) else "it is cut short"
-        raise WeightsError(f"{path} is not a checkpoint of this trainer: {line}") from error
-    return network
+class History(Callback):
+    """One line an epoch, on standard output and in a CSV file; a restart rewinds the file."""
 
+    def __init__(self, path: Path, config: TrainConfig) -> None:
+        self._path, self._config = path, config
+        self._rows: list[dict[str, float]] = []
+        self._started = 0.0
 
-def validation_line(network: nn.Module, held: Held, size: int) -> str:
-    """Accuracies on the validation faces, for the log."""
-    network.eval()
-    folder = predict_torch(network, held.folder.centres(size))
-    scenes = predict_torch(network, held.scenes.centres(size))
-    large = held.scenes.width >= 24
-    wrong = large & (held.scenes.labels == 2)
-    return (
-        f"12k {accuracy(folder, held.folder.labels):.4f} "
-        f"scenes {accuracy(scenes, held.scenes.labels):.4f} "
-        f">=24px {accuracy(scenes[large], held.scenes.labels[large]):.4f} "
-        f"incorrect {accuracy(scenes[wrong], held.scenes.labels[wrong]):.3f}"
-    )
+    def state_dict(self) -> dict[str, Any]:
+        """All lines so far."""
+        return {"rows": self._rows}
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The lines up to the checkpoint."""
+        self._rows = list(state_dict["rows"])
 
-def parse(arguments: list[str]) -> tuple[argparse.Namespace, TrainConfig]:
-    """Command line to settings. Raises ConfigError on a setting that cannot work."""
-    parser = argparse.ArgumentParser(prog="python -m trainer.train", description=__doc__)
-    parser.add_argument("--faces12k", type=Path, required=True, help="Face Mask 12K folder")
-    parser.add_argument("--voc", type=Path, required=True, help="Face Mask Detection folder (VOC)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for weights and card")
-    parser.add_argument("--name", default="maskstream-v1", help="name of the weights")
-    parser.add_argument(
-        "--checkpoint", type=Path, help="train nothing: export and measure these weights (.pt)"
-    )
-    parser.add_argument(
-        "--report-test", action="store_true", help="measure the 12K Test part too: once, at the end"
-    )
-    config = TrainConfig()
-    numbers = [f.name for f in fields(config) if f.type in ("int", "float", int, float)]
-    for name in numbers:
-        default = getattr(config, name)
-        flag = "--" + name.replace("_", "-")
-        parser.add_argument(flag, type=type(default), default=default, help="(%(default)s)")
-    options = parser.parse_args(arguments)
-    return options, replace(config, **{name: getattr(options, name) for name in numbers})
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.monotonic()
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock: the rate is that of training alone."""
+        seconds = time.monotonic() - self._started
+        faces = trainer.num_training_batches * self._config.batch * trainer.world_size
+        self._rate = faces / seconds
 
-def main(arguments: list[str] | None = None) -> int:
-    """Train, calibrate, export, measure, write the card; 2 when data or a setting is wrong."""
-    words = sys.argv[1:] if arguments is None else arguments
-    try:
-        options, config = parse(words)
-        held = read_held(options.faces12k, options.voc)
-        pools = read_training(options.faces12k, options.voc, held, config.painted, config.seed)
-        print({name: len(crops) for name, crops in pools.items()}, flush=True)
-        options.out.mkdir(parents=True, exist_ok=True)
-        if options.checkpoint:
-            network = load_checkpoint(options.checkpoint)
-        else:
-            network = train(pools, held, config, options.out / f"{options.name}.pt")
-        sizes = {name: len(crops) for name, crops in pools.items()}
-        card = export(
-            network,
-            held,
-            config,
-            options.out,
-            options.name,
-            sizes,
-            report_test=options.report_test,
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what was measured."""
+        metrics = {key: float(value) for key, value in sorted(trainer.callback_metrics.items())}
+        place = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        self._rows.append({**place, **metrics, "faces_per_second": self._rate})
+        if not trainer.is_global_zero:
+            return
+        shown = " ".join(f"{key} {value:.4f}" for key, value in metrics.items())
+        size = self._config.size_at(trainer.current_epoch)
+        print(
+            f"epoch {trainer.current_epoch + 1}/{self._config.epochs} {size} px {shown} "
+            f"{self._rate:.0f} faces/s",
+            flush=True,
         )
-    except (ConfigError, DataError, WeightsError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"wrote {options.out / card.name}.json")
-    return 0
+        with self._path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(self._rows[0]))
+            writer.writeheader()
+            writer.writerows(self._rows)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def open_run(out: Path, config: TrainConfig, *, resume: bool) -> TrainConfig:
+    """Make the run's folder and write its settings there.
+
+    Raises ConfigError where a run stands there already and is not to be resumed, where there is
+    none to resume, or where its settings are others.
+    """
+    kept = out / "config.yaml"
+    if not resume:
+        if kept.exists():
+            raise ConfigError(f"{out} holds a run: go on with --resume, or give another --out")
+        make_folder(out)
+        kept.write_text(to_yaml(config), encoding="utf-8")
+        return config
+    before, now = asdict(read_run(out)), asdict(config)
+    other = [key for key, value in now.items() if before[key] != value]
+    if other:
+        key = other[0]
+        raise ConfigError(
+            f"{key} is {before[key]} in the run at {out} and {now[key]} now: leave it out, or "
+            "start another run by another --out"
+        )
+    return config
+
+
+def read_run(out: Path) -> TrainConfig:
+    """The settings of the run in `out`. Raises ConfigError when there is none."""
+    kept = out / "config.yaml"
+    if not kept.is_file():
+        raise ConfigError(f"{out} holds no run to resume: leave --resume out to start one")
+    return load_config(file=kept)
+
+
+def make_folder(out: Path) -> None:
+    """Raises ConfigError when nothing can be written there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: {error.strerror}") from error
+    if not os.access(out, os.W_OK):
+        raise ConfigError(f"--out {out}: nothing can be written there")
+
+
+def print_report(card: ModelCard, out: Path) -> None:
+    """The card's figures, set by set."""
+    wanted = ("faces", "accuracy", "two_class_accuracy", "macro_f1", "recall_incorrect", "ece")
+    for title, figures in card.figures.items():
+        if isinstance(figures, Mapping) and "accuracy" in figures:
+            found = {key: figures[key] for key in wanted if figures.get(key) is not None}
+            shown = ", ".join(
+                f"{key.replace('_', ' ')} {value:.4f}"
+                if isinstance(value, float)
+                else f"{key} {value}"
+                for key, value in found.items()
+            )
+            print(f"{title}: {shown}")
+    print(f"wrote {out / card.name}.json")

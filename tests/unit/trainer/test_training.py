@@ -1,23 +1,35 @@
-"""Settings, drawing of faces, augmentation, painting of training faces, a few steps of training."""
+"""Drawing of faces, their views, painting of training faces, whole runs in small."""
 
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from models.errors import WeightsError
 from trainer import augment as views
-from trainer.config import ConfigError, Shares, TrainConfig
-from trainer.data import INCORRECT, WIDE, WITH_MASK, WITHOUT_MASK, Crops
-from trainer.sets import Held, batches, draw, normalise, paint_pools
-from trainer.train import load_checkpoint, main, parse, train
+from trainer.config import Shares, TrainConfig
+from trainer.data import INCORRECT, WIDE, WITH_MASK, WITHOUT_MASK, Crops, DataError
+from trainer.sets import (
+    Held,
+    Order,
+    Stills,
+    Views,
+    draw,
+    no_crops,
+    normalise,
+    paint_pools,
+    read_faces,
+    read_held,
+    read_pools,
+    split_by_picture,
+)
 
 LANDMARKS = np.array([[54, 54], [90, 54], [72, 75], [57, 96], [87, 96]], np.float32)
 TINY = TrainConfig(
-    epochs=1, small_epochs=1, small_size=32, faces_per_epoch=32, batch=16, workers=0, threads=1
+    epochs=2, small_share=0.5, small_size=32, size=40, faces_per_epoch=32, batch=16, workers=0
 )
 
 
@@ -38,74 +50,170 @@ def pools():
     }
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"epochs": 0},
-        {"size": 8},
-        {"small_epochs": 99},
-        {"ema_decay": 1.0},
-        {"label_smoothing": 1.0},
-        {"learning_rate": 0.0},
-        {"workers": -1},
-    ],
-)
-def test_settings_that_cannot_work_are_named(change):
-    with pytest.raises(ConfigError, match=next(iter(change))):
-        TrainConfig(**change)
+def sizes():
+    return {name: len(crops) for name, crops in pools().items()}
 
 
-def test_shares_must_be_a_distribution():
-    with pytest.raises(ConfigError, match="add up to 1"):
-        Shares(folder_with=0.9)
-
-
-def test_flags_become_settings_and_bad_ones_an_exit_code(tmp_path, capsys):
-    words = ["--faces12k", str(tmp_path), "--voc", str(tmp_path), "--out", str(tmp_path / "o")]
-    _, config = parse([*words, "--epochs", "30", "--learning-rate", "0.01"])
-    assert config == replace(TrainConfig(), epochs=30, learning_rate=0.01)
-    assert main([*words, "--epochs", "0"]) == 2
-    assert main(words) == 2
-    assert capsys.readouterr().err.count("error: ") == 2
+# --- drawing --------------------------------------------------------------------------------------
 
 
 def test_an_epoch_is_drawn_by_shares_and_by_seed():
     config = replace(TINY, faces_per_epoch=1600)
-    order = draw(pools(), Shares(), config, epoch=0)
-    assert order == draw(pools(), Shares(), config, epoch=0)
-    assert order != draw(pools(), Shares(), config, epoch=1)
-    assert order != draw(pools(), Shares(), replace(config, seed=8), epoch=0)
+    order = draw(sizes(), config, epoch=0)
+    assert order == draw(sizes(), config, epoch=0)
+    assert order != draw(sizes(), config, epoch=1)
+    assert order != draw(sizes(), replace(config, seed=8), epoch=0)
     assert len(order) == 1600
     rare = [index for source, index in order if source == "scene_incorrect"]
-    assert len(rare) == round(Shares().scene_incorrect * 1600)
-    assert rare.count(0) == rare.count(1)
+    present = sum(getattr(Shares(), name) for name in sizes())
+    assert len(rare) == round(Shares().scene_incorrect / present * 1600)
+    assert rare.count(0) == pytest.approx(rare.count(1), abs=1)
 
 
-def drawn_twice(workers):
-    config = replace(TINY, workers=workers)
-    return [[*batches(pools(), config, 0)] for _ in range(2)]
+def test_without_shares_each_face_comes_once_an_epoch():
+    config = replace(TINY, shares=None, faces_per_epoch=None, batch=2)
+    order = draw(sizes(), config, epoch=3)
+    assert len(order) == len(set(order)) == sum(sizes().values())
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_batches_are_whole_and_the_same_for_the_same_seed(workers):
-    # Workers are forked, which a process full of other libraries' threads does not survive: here
-    # it is one that runs nothing but the trainer, as the real one does.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
-        first, again = alone.submit(drawn_twice, workers).result(timeout=100)
-    assert sum(len(labels) for _, labels in first) == 32
-    for (images, labels), (others, also) in zip(first, again, strict=True):
-        assert images.shape[1:] == (32, 32, 3)
-        assert torch.equal(images, others)
-        assert torch.equal(labels, also)
+def test_sources_without_a_share_are_named():
+    config = replace(TINY, shares=Shares(**dict.fromkeys(sizes(), 0.0)))
+    with pytest.raises(DataError, match=r"shares.*scene_incorrect"):
+        draw(sizes(), config, 0)
 
 
-def test_training_sees_rgb():
+def test_too_few_faces_for_a_batch_are_an_error():
+    config = replace(TINY, shares=None, faces_per_epoch=None)
+    with pytest.raises(DataError, match=r"3 training faces .* batch of 16"):
+        Order({"folder_with": 3}, config)
+
+
+def test_several_processes_share_an_epoch_between_them():
+    config = replace(TINY, faces_per_epoch=80)
+    alone = list(Order(sizes(), config))
+    shared = [list(Order(sizes(), config, rank, 2)) for rank in range(2)]
+    assert [len(part) for part in shared] == [2, 2]
+    assert [b for pair in zip(*shared, strict=True) for b in pair] == alone[:4]
+
+
+def test_batches_do_not_depend_on_who_makes_them():
+    made = Views(pools(), TINY)
+    first, second = list(Order(sizes(), TINY))
+    images, labels = made[second]
+    assert images.shape == (16, 32, 32, 3)
+    assert images.dtype == torch.uint8
+    again, also = Views(pools(), TINY)[second]
+    assert torch.equal(images, again)
+    assert torch.equal(labels, also)
+    assert not torch.equal(images, made[first][0])
+
+
+def test_the_picture_grows_when_the_small_part_is_over():
+    order = Order(sizes(), TINY)
+    held = Stills(crops(WITH_MASK, 130), TINY)
+    for epoch, size in ((0, 32), (1, 40)):
+        order.set_epoch(epoch)
+        held.set_epoch(epoch)
+        assert Views(pools(), TINY)[next(iter(order))][0].shape[1:] == (size, size, 3)
+        assert [held[key][0].shape for key in held] == [(128, size, size, 3), (2, size, size, 3)]
+
+
+def test_training_and_validation_see_rgb():
     blue = {name: replace(p, images=p.images // 2) for name, p in pools().items()}
     for crops_of in blue.values():
         crops_of.images[..., 0] += 128
-    images = torch.cat([images for images, _ in batches(blue, TINY, 0)]).float()
-    red, _, blue_mean = images.mean(dim=(0, 1, 2))
-    assert blue_mean > red + 20
+    held = Stills(blue["folder_with"], TINY)
+    for images, _ in (Views(blue, TINY)[next(iter(Order(sizes(), TINY)))], held[32, 0]):
+        red, _, blue_mean = images.float().mean(dim=(0, 1, 2))
+        assert blue_mean > red + 20
+
+
+def test_without_augmentation_a_view_is_what_the_server_sees():
+    config = replace(TINY, augment=False)
+    batch = next(iter(Order(sizes(), config)))
+    source, index = batch.pairs[0]
+    expected = pools()[source].centres(32)[index][:, :, ::-1]
+    assert (Views(pools(), config)[batch][0][0].numpy() == expected).all()
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def draw_picture(path, seed):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    cv2.imwrite(str(path), cv2.resize(coarse, (60, 60), interpolation=cv2.INTER_CUBIC))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Class folders without splits: ten pictures each."""
+    for number, name in enumerate(("with_mask", "without_mask", "incorrect")):
+        for index in range(10):
+            draw_picture(tmp_path / "data" / name / f"{index}.png", 100 * number + index)
+    return tmp_path / "data"
+
+
+def test_a_set_without_splits_is_split_by_picture(folders):
+    draw_picture(folders / "with_mask" / "copy.png", 0)  # of 0.png
+    faces = read_faces([folders])
+    assert len(faces.train) + len(faces.validation) == 31
+    assert 4 <= len(faces.validation) <= 10
+    assert not faces.test
+    sides = [
+        {f.path.name for f in side if f.label == WITH_MASK}
+        for side in (faces.train, faces.validation)
+    ]
+    assert any({"copy.png", "0.png"} <= side for side in sides)
+    learning, held = split_by_picture(faces.train + faces.validation)
+    assert (set(learning), set(held)) == (set(faces.train), set(faces.validation))
+
+
+def test_splits_that_are_there_are_kept_and_nothing_held_is_learnt(folders, tmp_path):
+    for split, shift in (("Train", 0), ("Validation", 1000), ("Test", 2000)):
+        for number, name in enumerate(("WithMask", "WithoutMask", "incorrect")):
+            for index in range(4):
+                picture = tmp_path / "split" / split / name / f"{index}.png"
+                draw_picture(picture, shift + 100 * number + index)
+    draw_picture(tmp_path / "split" / "Train" / "WithMask" / "leak.png", 2000)
+    faces = read_faces([tmp_path / "split"])
+    assert [len(part) for part in (faces.train, faces.validation, faces.test)] == [13, 12, 12]
+    held = read_held(faces)
+    found = read_pools(faces, held, replace(TINY, painted=0, hard=0))
+    assert {name: len(crops) for name, crops in found.items()} == {
+        "folder_with": 4,
+        "folder_without": 4,
+        "folder_incorrect": 4,
+    }
+    assert list(held.choosing()) == ["folder"]
+
+
+def test_broken_pictures_are_named_and_left_out(folders, capsys):
+    (folders / "with_mask" / "broken.png").write_bytes(b"no picture")
+    faces = read_faces([folders])
+    assert len(faces.train) + len(faces.validation) == 30
+    assert "broken.png" in capsys.readouterr().err
+
+
+def test_a_class_that_nobody_can_learn_is_named(folders):
+    for path in (folders / "incorrect").iterdir():
+        path.unlink()
+    (folders / "incorrect").rmdir()
+    faces = read_faces([folders])
+    with pytest.raises(DataError, match="no training face is incorrect"):
+        read_pools(faces, read_held(faces), replace(TINY, painted=0, hard=0))
+
+
+@pytest.mark.shared
+def test_the_scenes_are_split_as_ever(shared_data):
+    from trainer.data import read_scenes, split_scenes
+
+    root = shared_data / "face-mask-detection"
+    _, held = split_scenes(read_scenes(root))
+    assert {f.path for f in read_faces([root]).validation} == {s.path for s in held if s.faces}
+
+
+# --- views ----------------------------------------------------------------------------------------
 
 
 STEPS = (views.occlude, views.recolour, views.dim, views.blur, views.shrink, views.compress)
@@ -132,10 +240,16 @@ def test_a_view_keeps_the_middle_of_the_face_in_sight():
 
 
 def test_painted_faces_have_the_label_of_their_way_of_wearing():
-    painted = paint_pools(pools(), 16, lambda _: LANDMARKS, np.random.default_rng(0))
+    config = replace(TINY, painted=16, hard=0)
+    painted = paint_pools(pools(), config, lambda _: LANDMARKS, np.random.default_rng(0))
     assert (painted["painted_with"].labels == WITH_MASK).all()
     assert (painted["painted_incorrect"].labels == INCORRECT).all()
     assert (len(painted["painted_with"]), len(painted["painted_incorrect"])) == (4, 12)
+
+
+def test_nothing_can_be_painted_on_faces_without_landmarks():
+    with pytest.raises(DataError, match="no landmarks"):
+        paint_pools(pools(), TINY, lambda _: None, np.random.default_rng(0))
 
 
 def test_normalised_white_and_black_are_what_the_card_says():
@@ -144,22 +258,30 @@ def test_normalised_white_and_black_are_what_the_card_says():
     torch.testing.assert_close(normalise(rgb)[0, :, 0, 0], expected)
 
 
-def test_training_twice_with_one_seed_gives_the_same_weights(tmp_path, capsys):
-    held = Held(crops(WITH_MASK), crops(INCORRECT), crops(WITHOUT_MASK))
-    states = [train(pools(), held, TINY, tmp_path / "t.pt").state_dict() for _ in range(2)]
-    for name, value in states[0].items():
-        assert torch.equal(value, states[1][name]), name
-    saved = torch.load(tmp_path / "t.pt", weights_only=True)
-    assert torch.equal(saved["head.6.bias"], states[0]["head.6.bias"])
-    assert "incorrect" in capsys.readouterr().out
+# --- whole runs -----------------------------------------------------------------------------------
 
 
-def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
-    path = tmp_path / "broken.pt"
-    for content in (b"", b"not a checkpoint"):
-        path.write_bytes(content)
-        with pytest.raises(WeightsError, match=r"broken\.pt"):
-            load_checkpoint(path)
-    torch.save({"x": torch.zeros(1)}, path)
-    with pytest.raises(WeightsError, match=r"broken\.pt"):
-        load_checkpoint(path)
+def held():
+    return Held(crops(WITH_MASK, seed=3), crops(INCORRECT, seed=4), no_crops())
+
+
+def trained(folder, config):
+    """Runs in a process of its own; the workers are forked, which pytest's would not survive."""
+    from trainer.train import fit
+
+    torch.set_num_threads(1)
+    return {k: v.numpy() for k, v in fit(pools(), held(), config, folder).state_dict().items()}
+
+
+def test_one_seed_gives_the_same_weights_however_many_workers(tmp_path):
+    runs = [
+        replace(TINY, workers=0),
+        replace(TINY, workers=2),
+        replace(TINY, workers=0, seed=8),
+    ]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+        jobs = [alone.submit(trained, tmp_path / str(n), c) for n, c in enumerate(runs)]
+        first, again, other = [job.result(timeout=100) for job in jobs]
+    for name, value in first.items():
+        assert np.array_equal(value, again[name]), name
+    assert not np.array_equal(first["head.6.weight"], other["head.6.weight"])
