@@ -88,9 +88,21 @@ class Analyser:
         self._metrics.stage_seconds("crop", time.perf_counter() - started)
         return faces
 
-    async def classify(self, faces: Sequence[Pixels]) -> npt.NDArray[np.float32]:
-        """Probabilities (n, labels) of crops. Raises `Overloaded` if the batcher shed them."""
+    async def classify(
+        self,
+        faces: Sequence[Pixels],
+        *,
+        stream: str = "",
+        urgent: bool = True,
+        deadline: float | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Probabilities (n, labels) of crops; `deadline` is in monotonic seconds.
+
+        Raises `Overloaded` if the batcher shed them.
+        """
         started = time.perf_counter()
-        probabilities = await self._batcher.classify(faces)
+        probabilities = await self._batcher.classify(
+            faces, stream=stream, urgent=urgent, deadline=deadline
+        )
         self._metrics.stage_seconds("classify", time.perf_counter() - started)
         return probabilities

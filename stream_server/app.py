@@ -285,6 +285,7 @@ async def open_inference(settings: Settings, metrics: Metrics) -> AsyncIterator[
             window_ms=settings.classifier.window_ms,
             on_batch=lambda size, _seconds: metrics.batch(size),
             on_drop=metrics.dropped_crops,
+            on_wait=lambda seconds: metrics.stage_seconds("queue", seconds),
         ) as batcher:
             metrics.queue_depth("crops", lambda: batcher.pending)
             analyser = Analyser(

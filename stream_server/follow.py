@@ -36,6 +36,9 @@ EFFORTS: Mapping[Step, Effort] = {
 SMALLER_INPUT = 0.75
 FIRST_VERDICT_SECONDS = 0.5
 """A face appears with its first verdict, or without one when none comes for so long."""
+LEAST_WAIT_SHARE = 0.5
+"""Crops may wait for this share of the budget even when it is used up already: where detection
+alone is over budget, nobody would ever get a verdict otherwise."""
 
 
 @dataclass(slots=True, eq=False)
@@ -77,12 +80,20 @@ class Follower:
     """Follows the faces of one stream. Frames come one after the other, never two at once."""
 
     def __init__(
-        self, name: str, analyser: Analyser, metrics: Metrics, stream: StreamMetrics
+        self,
+        name: str,
+        analyser: Analyser,
+        metrics: Metrics,
+        stream: StreamMetrics,
+        *,
+        latency_budget: float = 0.15,
     ) -> None:
+        """`latency_budget`: seconds from a frame's arrival to its verdicts."""
         self._name = name
         self._analyser = analyser
         self._metrics = metrics
         self._stream = stream
+        self._latency_budget = latency_budget
         self._tracker = Tracker()
         self._motion = Motion()
         self._people: dict[int, Person] = {}
@@ -99,8 +110,7 @@ class Follower:
             tracks, crops = await loop.run_in_executor(
                 analyser.workers, self._see, frame, step, effort
             )
-            if crops:
-                await self._judge(tracks, crops, frame.captured)
+            await self._judge(tracks, crops, frame.captured)
             events = self._events(frame.captured, frame.wall)
             return Sight(self._faces(frame), tuple(events))
         finally:
@@ -153,15 +163,34 @@ class Follower:
         if person is None:
             evidence = Evidence(self._analyser.labels, self._analyser.uncertain_below)
             person = self._people[track.id] = Person(evidence, told_at=now)
-        return classification_due(person.evidence.settled, now - person.classified, effort)
+        since = now - person.classified
+        return classification_due(person.evidence.settled, track.followed, since, effort)
 
     async def _judge(self, tracks: Sequence[Track], crops: Sequence[Pixels], now: float) -> None:
+        """Ask for new and doubtful faces, and apart from them for those whose verdict stands."""
+        by_urgency: dict[bool, list[tuple[Track, Pixels]]] = {}
+        for track, crop in zip(tracks, crops, strict=True):
+            urgent = not self._people[track.id].evidence.settled
+            by_urgency.setdefault(urgent, []).append((track, crop))
+        async with asyncio.TaskGroup() as group:
+            for urgent, asked in by_urgency.items():
+                group.create_task(self._classify(asked, urgent, now))
+
+    async def _classify(
+        self, asked: Sequence[tuple[Track, Pixels]], urgent: bool, now: float
+    ) -> None:
+        least = time.monotonic() + LEAST_WAIT_SHARE * self._latency_budget
         try:
-            rows = await self._analyser.classify(crops)
+            rows = await self._analyser.classify(
+                [crop for _, crop in asked],
+                stream=self._name,
+                urgent=urgent,
+                deadline=max(now + self._latency_budget, least),
+            )
         except Overloaded:
             # The verdicts that stand are shown; the batcher has counted the crops.
             return
-        for track, crop, row in zip(tracks, crops, rows, strict=True):
+        for (track, crop), row in zip(asked, rows, strict=True):
             person = self._people[track.id]
             person.evidence.add(row, quality(crop, track.box), now)
             person.classified = now

@@ -175,7 +175,13 @@ class Stream:
         )
         self._latency_budget = factory.latency_budget(spec.name)
         self._pipeline = Pipeline(
-            Follower(spec.name, analyser, metrics, self._metrics),
+            Follower(
+                spec.name,
+                analyser,
+                metrics,
+                self._metrics,
+                latency_budget=self._latency_budget,
+            ),
             self.publisher,
             self.results,
             self.events,

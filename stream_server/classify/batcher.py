@@ -1,18 +1,19 @@
 """One batcher for all streams: crops of many callers become one run of the network.
 
-`BatchPolicy` and `Waiting` are pure (time is an argument); `Batcher` is the shell with the event
-loop, the one worker thread and the clock.
+`BatchPolicy`, `Lane` and `Waiting` are pure (time is an argument); `Batcher` is the shell with the
+event loop, the one worker thread and the clock.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable, Sequence
+from bisect import insort
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from math import inf
+from math import exp, inf
 from time import perf_counter
 from types import TracebackType
 from typing import Self
@@ -26,39 +27,82 @@ from stream_server.ports import FaceClassifier
 
 Probabilities = npt.NDArray[np.float32]
 
+QUANTUM = 4
+"""Crops that a stream may hand in before the next stream's turn: most pictures show no more."""
+RUN_SECONDS = 0.04
+"""No run should take longer: who comes just after its start waits for all of it."""
+BUSY_SHARE = 0.5
+"""The network's share of busy time above which waiting for company begins to pay."""
+
 
 class BatchPolicy:
-    """When a batch closes: at `max_batch` crops, or `window` seconds after its first crop.
+    """When a batch closes, and at how many crops; both follow the load.
 
-    The window stays shut while there is nobody to wait for: it is only kept open when, within
-    the last `memory` seconds, some request came before another had been answered.
+    `size` crops fill a batch. It is found by additive increase, multiplicative decrease, as in
+    Clipper (NSDI 2017): one more after each full run within `run_target` seconds, a quarter less
+    after each longer one, never over `max_batch`.
+
+    A smaller batch closes at once, unless the network has been busy for more than `BUSY_SHARE` of
+    the last `memory` seconds or so, and some stream asked while another waited. Then it is kept
+    open, for up to `window` seconds after its first crop when the network never rests.
     """
 
-    def __init__(self, max_batch: int, window: float, memory: float = 1.0) -> None:
+    def __init__(
+        self,
+        max_batch: int,
+        window: float,
+        memory: float = 1.0,
+        run_target: float = RUN_SECONDS,
+    ) -> None:
         self._max_batch = max_batch
         self._window = window
         self._memory = memory
+        self._run_target = run_target
         self._company_until = -inf
+        self._load, self._load_at = 0.0, -inf
+        self.size = max_batch
 
     def arrived(self, now: float, *, alone: bool) -> None:
-        """A request came at `now` (seconds, never going back); no other was unanswered: `alone`."""
+        """A request came at `now` (seconds, never going back); no other stream waited: `alone`."""
         if not alone:
             self._company_until = now + self._memory
 
+    def ran(self, crops: int, seconds: float, now: float) -> None:
+        """A run of so many crops took `seconds` and ended at `now`."""
+        if seconds > self._run_target:
+            self.size = max(1, self.size * 3 // 4)
+        elif crops >= self.size:
+            self.size = min(self._max_batch, self.size + 1)
+        # An exponentially weighted mean of "busy": the run after the pause before it.
+        kept = exp(-seconds / self._memory)
+        self._load = self.load(now - seconds) * kept + 1 - kept
+        self._load_at = now
+
+    def load(self, now: float) -> float:
+        """The share (0..1) of the last time in which the network was busy."""
+        return self._load * exp(-max(0.0, now - self._load_at) / self._memory)
+
     def closes_in(self, pending: int, oldest: float, now: float) -> float:
         """Seconds until the batch of `pending` crops closes, whose first came at `oldest`."""
-        if pending >= self._max_batch or now >= self._company_until:
+        strain = (self.load(now) - BUSY_SHARE) / (1 - BUSY_SHARE)
+        if pending >= self.size or now >= self._company_until or strain <= 0:
             return 0.0
-        return max(0.0, oldest + self._window - now)
+        return max(0.0, oldest + strain * self._window - now)
 
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """Crops of one caller. `taken` and `answered` count those handed out and come back."""
+    """Crops of one caller. `taken` and `answered` count those handed out and come back.
+
+    `arrived` and `deadline` are seconds of the same clock.
+    """
 
     crops: Sequence[Pixels]
     arrived: float
     answer: asyncio.Future[Probabilities]
+    stream: str = ""
+    urgent: bool = True
+    deadline: float = inf
     taken: int = 0
     answered: int = 0
     rows: list[Probabilities] = field(default_factory=list)
@@ -81,50 +125,129 @@ class Share:
         return self.request.crops[self.start : self.stop]
 
 
-class Waiting:
-    """Requests in the order they came, at most `limit` crops; the oldest make room."""
+class Lane:
+    """Requests of one priority: deficit round robin between streams, within a stream the earliest
+    deadline first.
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._requests: deque[Request] = deque()
-        self.pending = 0
+    Of two streams that both have crops waiting, neither is handed out more than `QUANTUM` crops
+    more than the other.
+    """
 
-    @property
-    def oldest(self) -> float:
-        """When the first waiting request came; infinity if none waits."""
-        return self._requests[0].arrived if self._requests else inf
+    def __init__(self) -> None:
+        # The stream whose turn it is comes first.
+        self._streams: OrderedDict[str, list[Request]] = OrderedDict()
+        self._left = QUANTUM
 
-    def push(self, request: Request) -> list[Request]:
-        """Queue a request; returns those dropped for it (itself if it alone is over the limit)."""
-        if request.waiting > self._limit:
-            return [request]
-        dropped = []
-        while self.pending + request.waiting > self._limit:
-            dropped.append(self._requests.popleft())
-            self.pending -= dropped[-1].waiting
-        self._requests.append(request)
-        self.pending += request.waiting
-        return dropped
+    def __iter__(self) -> Iterator[Request]:
+        for requests in self._streams.values():
+            yield from requests
+
+    def push(self, request: Request) -> None:
+        """Queue a request; a stream that had none waiting comes last."""
+        requests = self._streams.setdefault(request.stream, [])
+        insort(requests, request, key=lambda r: (r.deadline, r.arrived))
 
     def discard(self, request: Request) -> None:
         """Forget what still waits of a request; no matter if nothing does."""
+        requests = self._streams.get(request.stream, [])
         with suppress(ValueError):
-            self._requests.remove(request)
-            self.pending -= request.waiting
+            requests.remove(request)
+            if not requests:
+                self._leave(request.stream)
 
     def take(self, count: int) -> list[Share]:
-        """Hand out up to `count` crops, oldest first; a request may be cut in two."""
-        shares = []
-        while count and self._requests:
-            request = self._requests[0]
-            size = min(count, request.waiting)
-            shares.append(Share(request, request.taken, request.taken + size))
-            request.taken += size
-            self.pending -= size
+        """Hand out up to `count` crops; a request may be cut."""
+        shares: list[Share] = []
+        while count and self._streams:
+            stream, requests = next(iter(self._streams.items()))
+            request = requests[0]
+            size = min(count, request.waiting, self._left)
+            _hand_out(request, size, shares)
             count -= size
+            self._left -= size
             if not request.waiting:
-                self._requests.popleft()
+                self.discard(request)
+            if not self._left:
+                self._left = QUANTUM
+                if stream in self._streams:
+                    self._streams.move_to_end(stream)
         return shares
+
+    def _leave(self, stream: str) -> None:
+        if stream == next(iter(self._streams)):
+            self._left = QUANTUM
+        del self._streams[stream]
+
+
+def _hand_out(request: Request, size: int, shares: list[Share]) -> None:
+    start, request.taken = request.taken, request.taken + size
+    if shares and shares[-1].request is request:
+        start = shares.pop().start
+    shares.append(Share(request, start, request.taken))
+
+
+class Waiting:
+    """At most `limit` crops, the urgent ones before the others."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._urgent, self._others = Lane(), Lane()
+
+    def __iter__(self) -> Iterator[Request]:
+        yield from self._urgent
+        yield from self._others
+
+    @property
+    def pending(self) -> int:
+        """Crops that wait."""
+        return sum(request.waiting for request in self)
+
+    @property
+    def oldest(self) -> float:
+        """When the first of the waiting requests came; infinity if none waits."""
+        return min((request.arrived for request in self), default=inf)
+
+    def push(self, request: Request) -> list[Request]:
+        """Queue a request; returns those dropped for it, which may be itself.
+
+        The stream with the most crops waiting gives way: what is not urgent first, then what
+        waited longest. A request over the limit by itself drops nobody else.
+        """
+        if request.waiting > self._limit:
+            return [request]
+        self._lane(request).push(request)
+        dropped: list[Request] = []
+        while self.pending > self._limit:
+            dropped.append(self._gives_way())
+            self.discard(dropped[-1])
+        return dropped
+
+    def expire(self, now: float) -> list[Request]:
+        """Forget the requests whose deadline has come; returns them."""
+        late = [request for request in self if request.deadline <= now]
+        for request in late:
+            self.discard(request)
+        return late
+
+    def discard(self, request: Request) -> None:
+        """Forget what still waits of a request; no matter if nothing does."""
+        self._lane(request).discard(request)
+
+    def take(self, count: int) -> list[Share]:
+        """Hand out up to `count` crops; a request may be cut."""
+        shares = self._urgent.take(count)
+        return shares + self._others.take(count - sum(s.stop - s.start for s in shares))
+
+    def _lane(self, request: Request) -> Lane:
+        return self._urgent if request.urgent else self._others
+
+    def _gives_way(self) -> Request:
+        crops: Counter[str] = Counter()
+        for request in self:
+            crops[request.stream] += request.waiting
+        ((greediest, _),) = crops.most_common(1)
+        its_own = (request for request in self if request.stream == greediest)
+        return min(its_own, key=lambda r: (r.urgent, r.arrived))
 
 
 def _ignore(*_: object) -> None:
@@ -134,9 +257,10 @@ def _ignore(*_: object) -> None:
 class Batcher:
     """Classifies crops of all streams through one `FaceClassifier`, in one worker thread.
 
-    `async with` starts and ends it. `max_batch` crops or `window_ms` close a batch, at most
-    `max_pending` crops wait. Told on the event loop: `on_batch(size, seconds)` after each run,
-    `on_drop(reason, crops)` for crops shed with reason "overflow".
+    `async with` starts and ends it. `max_batch` crops or `window_ms` close a batch at the latest,
+    at most `max_pending` crops wait. Told on the event loop: `on_batch(size, seconds)` after each
+    run, `on_wait(seconds)` when the last crop of a request goes into the network, and
+    `on_drop(reason, crops)` for crops shed with reason "overflow" or "late".
     """
 
     def __init__(
@@ -148,14 +272,14 @@ class Batcher:
         max_pending: int = 256,
         on_batch: Callable[[int, float], object] = _ignore,
         on_drop: Callable[[str, int], object] = _ignore,
+        on_wait: Callable[[float], object] = _ignore,
     ) -> None:
         if not 1 <= max_batch <= max_pending:
             raise ValueError(f"max_batch {max_batch} is not within 1..max_pending ({max_pending})")
         self._classifier = classifier
-        self._max_batch = max_batch
         self._policy = BatchPolicy(max_batch, window_ms / 1e3)
         self._waiting = Waiting(max_pending)
-        self._on_batch, self._on_drop = on_batch, on_drop
+        self._on_batch, self._on_drop, self._on_wait = on_batch, on_drop, on_wait
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="classify")
         self._batch: list[Share] = []
@@ -179,33 +303,62 @@ class Batcher:
     ) -> None:
         await self.close()
 
-    async def classify(self, crops: Sequence[Pixels]) -> Probabilities:
+    async def classify(
+        self,
+        crops: Sequence[Pixels],
+        *,
+        stream: str = "",
+        urgent: bool = True,
+        deadline: float | None = None,
+    ) -> Probabilities:
         """Calibrated probabilities (n, labels), float32, for BGR uint8 crops (size, size, 3).
 
-        Raises `Overloaded` when the crops were shed for newer ones or the batcher is closed,
-        ValueError for crops of another shape, and whatever the runtime raises on their batch.
+        Streams take turns, urgent crops go first. After `deadline` (seconds of the event loop's
+        clock) crops that wait are not classified any more; those in the network still are.
+
+        Raises `Overloaded` when crops were shed (too many waited, or the deadline came) or the
+        batcher is closed, ValueError for crops of another shape, and whatever the runtime raises
+        on their batch.
         """
-        size = self._classifier.input_size
-        for crop in crops:
-            if crop.shape != (size, size, 3) or crop.dtype != np.uint8:
-                raise ValueError(f"expected uint8 {size}x{size}x3, got {crop.dtype} {crop.shape}")
+        self._check(crops)
         if self._closed or self._worker is None:
             raise Overloaded("the classifier is not running: the service starts or ends")
         if not crops:
             return np.empty((0, len(self._classifier.labels)), np.float32)
         loop = asyncio.get_running_loop()
-        request = Request(crops, loop.time(), loop.create_future())
-        self._policy.arrived(request.arrived, alone=not (self._waiting.pending or self._batch))
-        for dropped in self._waiting.push(request):
-            self._on_drop("overflow", dropped.waiting)
-            _fail(
-                dropped, Overloaded("too many faces wait for the classifier; the oldest gave way")
-            )
-        self._arrived.set()
+        due = inf if deadline is None else deadline
+        request = Request(crops, loop.time(), loop.create_future(), stream, urgent, due)
+        self._enqueue(request)
+        timer = None if deadline is None else loop.call_at(deadline, self._drop_late, deadline)
         try:
             return await request.answer
         finally:
             self._waiting.discard(request)
+            if timer is not None:
+                timer.cancel()
+
+    def _check(self, crops: Sequence[Pixels]) -> None:
+        size = self._classifier.input_size
+        for crop in crops:
+            if crop.shape != (size, size, 3) or crop.dtype != np.uint8:
+                raise ValueError(f"expected uint8 {size}x{size}x3, got {crop.dtype} {crop.shape}")
+
+    def _enqueue(self, request: Request) -> None:
+        running = (share.request for share in self._batch)
+        alone = all(r.stream == request.stream for r in (*running, *self._waiting))
+        self._policy.arrived(request.arrived, alone=alone)
+        for dropped in self._waiting.push(request):
+            self._drop(dropped, "overflow", "too many faces wait for the classifier")
+        self._drop_late(request.arrived)
+        self._arrived.set()
+
+    def _drop_late(self, now: float) -> None:
+        for request in self._waiting.expire(now):
+            self._drop(request, "late", "the classifier was too busy to be in time")
+
+    def _drop(self, request: Request, reason: str, explanation: str) -> None:
+        self._on_drop(reason, request.waiting)
+        _fail(request, Overloaded(explanation))
 
     async def close(self) -> None:
         """End the worker and its thread; who still waits gets `Overloaded`. Idempotent."""
@@ -222,16 +375,20 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while True:
             self._arrived.clear()
+            now = loop.time()
+            self._drop_late(now)
             if not self._waiting.pending:
                 await self._arrived.wait()
                 continue
-            now = loop.time()
             delay = self._policy.closes_in(self._waiting.pending, self._waiting.oldest, now)
             if delay > 0:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._arrived.wait(), delay)
                 continue
-            self._batch = self._waiting.take(self._max_batch)
+            self._batch = self._waiting.take(self._policy.size)
+            for request in {share.request for share in self._batch}:
+                if not request.waiting:
+                    self._on_wait(now - request.arrived)
             await self._run()
             self._batch = []
 
@@ -246,7 +403,9 @@ class Batcher:
                 self._waiting.discard(share.request)
                 _fail(share.request, error)
             return
-        self._on_batch(len(crops), perf_counter() - started)
+        seconds = perf_counter() - started
+        self._policy.ran(len(crops), seconds, loop.time())
+        self._on_batch(len(crops), seconds)
         rows, first = running.result(), 0
         for share in self._batch:
             _answer(share, rows[first : first + share.stop - share.start])

@@ -82,7 +82,14 @@ class FakeAnalyser:
         chess = np.indices((32, 32)).sum(0) % 2 * 200 + 20
         return [np.repeat(chess[..., None], 3, 2).astype(np.uint8) for _ in boxes]
 
-    async def classify(self, faces: Sequence[Pixels]) -> npt.NDArray[np.float32]:
+    async def classify(
+        self,
+        faces: Sequence[Pixels],
+        *,
+        stream: str = "",
+        urgent: bool = True,
+        deadline: float | None = None,
+    ) -> npt.NDArray[np.float32]:
         await asyncio.sleep(self.seconds)
         if self.error is not None:
             raise self.error
