@@ -14,13 +14,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.clips import write_camera
 from benchmarks.rtsp import available, rtsp_camera
-from benchmarks.service import Sample, latency_quantile, service
+from benchmarks.service import Sample, Service, latency_quantile, service
 
 LATENCY = "maskstream_capture_to_result_seconds"
 WARM_UP_SECONDS = 10.0
@@ -59,11 +59,7 @@ def measure(cameras: int, seconds: float, clip: Path | None) -> Wall:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="maskstream-bench-")))
         url = stack.enter_context(rtsp_camera(write_camera(folder / "camera.ts", clip)))
         running = stack.enter_context(service({f"camera-{n + 1}": url for n in range(cameras)}))
-        deadline = time.monotonic() + LIVE_SECONDS
-        while running.sample().total("maskstream_stream_up") < cameras:
-            if time.monotonic() > deadline:
-                raise RuntimeError("not all cameras came up")
-            time.sleep(0.5)
+        wait_live(running, cameras)
         time.sleep(WARM_UP_SECONDS)
         samples = [running.sample()]
         while samples[-1].at - samples[0].at < seconds:
@@ -71,6 +67,15 @@ def measure(cameras: int, seconds: float, clip: Path | None) -> Wall:
             time.sleep(min(WINDOW_SECONDS, max(left, 0.1)))
             samples.append(running.sample())
         return wall(cameras, samples)
+
+
+def wait_live(running: Service, cameras: int) -> None:
+    """Until all cameras give pictures."""
+    deadline = time.monotonic() + LIVE_SECONDS
+    while running.sample().total("maskstream_stream_up") < cameras:
+        if time.monotonic() > deadline:
+            raise RuntimeError("not all cameras came up")
+        time.sleep(0.5)
 
 
 def wall(cameras: int, samples: Sequence[Sample]) -> Wall:
@@ -119,12 +124,3 @@ def _drops(before: Sample, after: Sample) -> dict[str, int]:
     old = before.by(name, "reason")
     found = {r: int(v - old.get(r, 0.0)) for r, v in after.by(name, "reason").items()}
     return {reason: count for reason, count in found.items() if count}
-
-
-def table(found: Wall) -> str:
-    """For people."""
-    return "\n".join(f"{name:28} {_shown(value)}" for name, value in asdict(found).items())
-
-
-def _shown(value: object) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else str(value)

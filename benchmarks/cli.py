@@ -32,12 +32,51 @@ def cameras(
     out: Json = None,
 ) -> None:
     """A wall of 720p cameras from a real RTSP server through the whole service."""
-    from benchmarks.cameras import measure, table
+    from benchmarks.cameras import measure
 
     _check(clip)
-    found = measure(cameras, seconds, clip)
-    print(table(found))
-    _write(out, asdict(found))
+    _tell(asdict(measure(cameras, seconds, clip)), out)
+
+
+@app.command()
+def viewers(
+    viewers: Annotated[int, typer.Option(min=1, max=1000, help="How many viewers.")] = 25,
+    seconds: Seconds = 20,
+    clip: Clip = None,
+    out: Json = None,
+) -> None:
+    """One 720p camera watched by one, then by many WebRTC viewers: what each costs."""
+    from benchmarks.viewers import measure
+
+    _check(clip)
+    _tell(asdict(measure(viewers, seconds, clip)), out)
+
+
+@app.command()
+def soak(
+    cameras: Annotated[int, typer.Option(min=1, max=1000, help="How many cameras.")] = 8,
+    minutes: Annotated[float, typer.Option(min=0.5, help="How long.")] = 30,
+    clip: Clip = None,
+    out: Json = None,
+) -> None:
+    """Memory while viewers come and go for a long time."""
+    from benchmarks.soak import measure
+
+    _check(clip)
+    _tell(asdict(measure(cameras, minutes, clip)), out)
+
+
+@app.command()
+def roundtrip(
+    seconds: Seconds = 20,
+    clip: Clip = None,
+    out: Json = None,
+) -> None:
+    """A browser's camera there and back: frames a second, and the latency that is added."""
+    from benchmarks.roundtrip import measure
+
+    _check(clip)
+    _tell(asdict(measure(seconds, clip)), out)
 
 
 def _check(clip: Path | None) -> None:
@@ -45,7 +84,9 @@ def _check(clip: Path | None) -> None:
         raise InputError(f"--clip: there is no file {clip}")
 
 
-def _write(out: Path | None, figures: object) -> None:
+def _tell(figures: dict[str, object], out: Path | None) -> None:
+    for name, value in figures.items():
+        print(f"{name:32} {value:.2f}" if isinstance(value, float) else f"{name:32} {value}")
     if out is None:
         return
     try:

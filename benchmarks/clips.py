@@ -23,7 +23,7 @@ def write_camera(target: Path, clip: Path | None) -> Path:
     From at most `SECONDS` of `clip`, whose pictures are shown at 30 a second whatever their own
     rate, or from scikit-image's portrait. `target` should end in .ts, which FFmpeg can loop.
     """
-    pictures = portrait() if clip is None else _pictures(clip)
+    pictures = moving_portrait() if clip is None else pictures_of(clip)
     with av.open(str(target), "w") as container:
         stream = container.add_stream("libx264", rate=RATE)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
@@ -36,7 +36,7 @@ def write_camera(target: Path, clip: Path | None) -> Path:
     return target
 
 
-def portrait() -> Iterable[Pixels]:
+def moving_portrait() -> Iterable[Pixels]:
     """The astronaut, her face about 160 px wide, swaying in front of a textured wall."""
     from skimage import data
 
@@ -55,7 +55,8 @@ def portrait() -> Iterable[Pixels]:
         yield np.asarray(picture, np.uint8)
 
 
-def _pictures(clip: Path) -> Iterator[Pixels]:
+def pictures_of(clip: Path) -> Iterator[Pixels]:
+    """The pictures of a video, scaled to 720p."""
     with av.open(str(clip)) as container:
         for frame in container.decode(video=0):
             bgr = frame.to_ndarray(format="bgr24")

@@ -1,0 +1,83 @@
+"""Memory over time: cameras that go on, viewers that come and go.
+
+maskstream bench soak --cameras 8 --minutes 30 --json OUT
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.cameras import wait_live
+from benchmarks.clips import write_camera
+from benchmarks.rtsp import rtsp_camera
+from benchmarks.service import service
+
+WARM_UP_SHARE = 0.3
+SAMPLE_SECONDS = 5.0
+VISITORS, VISIT_SECONDS = 3, 12.0
+
+
+@dataclass(frozen=True, slots=True)
+class Soak:
+    """`slope_mb_per_minute` is fitted after the first 30 % of the time."""
+
+    cameras: int
+    minutes: float
+    visits: int
+    rss_mb_start: float
+    rss_mb_end: float
+    slope_mb_per_minute: float
+    open_files_start: int
+    open_files_end: int
+
+
+def measure(cameras: int, minutes: float, clip: Path | None) -> Soak:
+    """Three viewers at a time visit one camera after another until the time is up."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="maskstream-bench-")))
+        url = stack.enter_context(rtsp_camera(write_camera(folder / "camera.ts", clip)))
+        running = stack.enter_context(service({f"camera-{n + 1}": url for n in range(cameras)}))
+        wait_live(running, cameras)
+        started = time.monotonic()
+        points: list[tuple[float, float, int]] = []
+        visits = 0
+        visitor: subprocess.Popen[bytes] | None = None
+        while time.monotonic() - started < minutes * 60:
+            if visitor is None or visitor.poll() is not None:
+                whep = f"{running.url}/whep/camera-{visits % cameras + 1}"
+                words = [sys.executable, "-m", "benchmarks.watchers", whep]
+                words += [str(VISITORS), str(VISIT_SECONDS)]
+                visitor = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+                visits += 1
+            sample = running.sample()
+            files = int(sample.total("process_open_fds"))
+            points.append((sample.at - started, sample.rss / 1e6, files))
+            time.sleep(SAMPLE_SECONDS)
+        if visitor is not None:
+            visitor.kill()
+            visitor.wait()
+        return _fitted(cameras, visits, points)
+
+
+def _fitted(cameras: int, visits: int, points: list[tuple[float, float, int]]) -> Soak:
+    end = points[-1][0]
+    late = [(at / 60, rss) for at, rss, _ in points if at >= WARM_UP_SHARE * end]
+    slope = np.polyfit(*np.array(late).T, 1)[0] if len(late) > 2 else float("nan")
+    return Soak(
+        cameras=cameras,
+        minutes=end / 60,
+        visits=visits,
+        rss_mb_start=points[0][1],
+        rss_mb_end=points[-1][1],
+        slope_mb_per_minute=float(slope),
+        open_files_start=points[0][2],
+        open_files_end=points[-1][2],
+    )
