@@ -33,7 +33,7 @@ from stream_server.detect.centerface import CenterFaceDetector, precision_probe
 from stream_server.detect.yunet import YuNetDetector
 from stream_server.errors import MaskstreamError, ModelError, SettingsError
 from stream_server.ingest import schemes
-from stream_server.ports import FaceDetector, FrameSource
+from stream_server.ports import FaceDetector, FrameSource, PacketSink
 from stream_server.publish.encode import EncodeOptions
 from stream_server.rtc.peer import IceServer
 from stream_server.settings import Settings
@@ -333,10 +333,12 @@ def workers(name: str) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix=name)
 
 
-def source_builder(settings: Settings) -> Callable[[str, str, DropCounter], FrameSource]:
+def source_builder(
+    settings: Settings,
+) -> Callable[[str, str, DropCounter, PacketSink], FrameSource]:
     """Builds a source from its URL with the options of its name, else the defaults."""
 
-    def build(name: str, url: str, on_drop: DropCounter) -> FrameSource:
+    def build(name: str, url: str, on_drop: DropCounter, packets: PacketSink) -> FrameSource:
         options = settings.sources.get(name) or keys.Source(url=url)
         return schemes.build(
             url,
@@ -346,6 +348,7 @@ def source_builder(settings: Settings) -> Callable[[str, str, DropCounter], Fram
             loop=options.loop,
             longest_side=settings.limits.max_side,
             on_drop=on_drop,
+            packets=packets,
         )
 
     return build

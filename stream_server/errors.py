@@ -15,7 +15,8 @@ MaskstreamError
 │   ├── StreamNotFound
 │   ├── StreamExists
 │   ├── StreamBusy           somebody publishes to it already
-│   └── TooManyStreams       also too many viewers of one stream
+│   ├── TooManyStreams       also too many viewers of one stream
+│   └── ViewUnavailable      the camera's own video cannot be passed on to browsers
 └── NegotiationError         an SDP offer that cannot be answered
     └── MalformedBody        not SDP, or not a trickle-ICE fragment, at all
 """
@@ -91,6 +92,10 @@ class StreamBusy(StreamError):
 
 class TooManyStreams(StreamError):
     """The limit on streams or viewers is reached."""
+
+
+class ViewUnavailable(StreamError):
+    """The camera's own video cannot be passed on to browsers."""
 
 
 class NegotiationError(MaskstreamError):

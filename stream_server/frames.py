@@ -78,15 +78,18 @@ class Picture:
         """The whole picture as (height, width, 3) BGR; as dear as a decode."""
         return _converted(self.i420, cv2.COLOR_YUV2BGR_I420)
 
-    def scaled_bgr(self, width: int, height: int) -> Pixels:
-        """The picture scaled to (height, width, 3) BGR; both sides must be even."""
+    def scaled(self, width: int, height: int) -> Picture:
+        """The picture in another size, itself if that is its own; both sides must be even."""
         if (width, height) == (self.width, self.height):
-            return self.bgr()
-        scaled = np.empty((height * 3 // 2, width), np.uint8)
-        target = Picture(scaled)
+            return self
+        target = Picture(np.empty((height * 3 // 2, width), np.uint8))
         for source, plane in ((self.y, target.y), (self.u, target.u), (self.v, target.v)):
             cv2.resize(source, plane.shape[::-1], dst=plane, interpolation=cv2.INTER_AREA)
-        return target.bgr()
+        return target
+
+    def scaled_bgr(self, width: int, height: int) -> Pixels:
+        """The picture scaled to (height, width, 3) BGR; both sides must be even."""
+        return self.scaled(width, height).bgr()
 
     def region_bgr(self, left: int, top: int, right: int, bottom: int) -> tuple[Pixels, int, int]:
         """BGR of a region clipped to the picture and widened to even corners.
@@ -132,6 +135,20 @@ class Frame:
     wall: float
     media_time: float | None
     picture: Picture
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CameraPacket:
+    """One picture as the camera encoded it: H.264 in Annex B, in the order of showing.
+
+    A key frame has its parameter sets in it. `captured` equals that of the `Frame` decoded from
+    the packet; `rtp_time` is the camera's own clock in ticks of 1/90000 s from any origin.
+    """
+
+    data: bytes
+    keyframe: bool
+    captured: float
+    rtp_time: int
 
 
 class Verdict(StrEnum):

@@ -81,7 +81,7 @@ class Pipeline:
             self._account(analysis)
             self._tell(sight.events)
             self._results.publish(analysis)
-            if self._publisher.viewers and analysed.put(analysis) is not None:
+            if self._publisher.drawn_for and analysed.put(analysis) is not None:
                 self._stream.dropped("publish", "superseded")
 
     def _skipped(self, frame: Frame) -> str | None:
@@ -133,7 +133,7 @@ class Pipeline:
     async def publish_standstill(self) -> None:
         """Show the viewers of a silent source its last picture with the notice on it."""
         latest = self.latest
-        if latest is None or not self._publisher.viewers:
+        if latest is None or not self._publisher.drawn_for:
             return
 
         def encode() -> Encoded:

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from stream_server.frames import FaceBox, Picture, Pixels
+from stream_server.frames import CameraPacket, FaceBox, Picture, Pixels
 
 
 class PictureSink(Protocol):
@@ -18,6 +18,16 @@ class PictureSink(Protocol):
         self, picture: Picture, *, captured: float, media_time: float | None = None
     ) -> None:
         """`captured`: monotonic seconds when the encoded frame had arrived; times in seconds."""
+
+
+class PacketSink(Protocol):
+    """Where a source puts its camera's own packets; callable from any thread, never blocks."""
+
+    def offer(self, packet: CameraPacket) -> None:
+        """The next packet, before its picture is decoded."""
+
+    def refuse(self, reason: str) -> None:
+        """None will come: `reason` names the culprit and the mend."""
 
 
 class FrameSource(Protocol):

@@ -41,7 +41,7 @@ from stream_server.frames import (
     check_stream_name,
 )
 from stream_server.pipeline import Pipeline
-from stream_server.ports import FrameSource
+from stream_server.ports import FrameSource, PacketSink
 from stream_server.publish.encode import EncodeOptions
 from stream_server.publish.publisher import JpegSubscription, Publisher, encode_jpeg
 from stream_server.telemetry.logging import redact
@@ -73,7 +73,7 @@ class SourceFactory:
     """How sources are made; given by the composition root so that the hub knows no protocol."""
 
     kind: Callable[[str], Kind]
-    build: Callable[[str, str, DropCounter], FrameSource]
+    build: Callable[[str, str, DropCounter, PacketSink], FrameSource]
     latency_budget: Callable[[str], float] = lambda name: 0.15  # seconds, by the stream's name
 
 
@@ -112,6 +112,7 @@ class StreamStatus:
     frames_in: int
     frames_dropped: dict[str, int]
     viewers: int
+    source_view_refusal: str | None
     reconnects: int
     restarts: int
     last_frame_age_seconds: float | None
@@ -252,7 +253,9 @@ class Stream:
             self._enter("connecting")
             frames_before = self._metrics.frames_in
             try:
-                source = self._factory.build(self._spec.name, self._spec.url, self._count_drop)
+                source = self._factory.build(
+                    self._spec.name, self._spec.url, self._count_drop, self.publisher.source
+                )
                 await source.run(self._receive)
             except SourceError as error:
                 if self._metrics.frames_in > frames_before:
@@ -403,6 +406,7 @@ class Stream:
             frames_in=metrics.frames_in,
             frames_dropped=dict(metrics.drops),
             viewers=self.publisher.viewers,
+            source_view_refusal=self.publisher.source.refusal,
             reconnects=metrics.reconnects,
             restarts=metrics.restarts,
             last_frame_age_seconds=None if self._picture_at is None else now - self._picture_at,

@@ -146,6 +146,7 @@ class PacketDecoder:
         self._on_drop = on_drop
         self._bad_packets = 0
         self._last_captured: float | None = None
+        self.rotation = 0  # degrees that the file asks to turn its pictures by
         self.renew(stream)
 
     def renew(self, stream: VideoStream) -> None:
@@ -207,6 +208,7 @@ class PacketDecoder:
         elapsed = captured - last if self._live and last is not None else self.interval
         stamp = seconds(frame.pts, frame.time_base)
         media_time = self._timeline.place(stamp, elapsed)
+        self.rotation = frame.rotation
         picture = self._normalise(frame, self._stream.sample_aspect_ratio)
         return Shot(picture, captured, media_time)
 

@@ -21,7 +21,8 @@ from stream_server.ingest.decode import (
 )
 from stream_server.ingest.pace import Timeline
 from stream_server.ingest.reader import Reader, drive
-from stream_server.ports import PictureSink
+from stream_server.ingest.relay import NO_PACKETS, Relay
+from stream_server.ports import PacketSink, PictureSink
 
 # Later than this the machine was asleep or the process halted: go on from here.
 PAUSE_SECONDS = 5.0
@@ -38,6 +39,7 @@ class FileSource:
         realtime: bool = True,
         longest_side: int = 1920,
         on_drop: DropCounter = ignore_drops,
+        packets: PacketSink = NO_PACKETS,
     ) -> None:
         """`realtime`: at the file's own speed, leaving pictures out when decoding is slower."""
         self._path = path
@@ -45,6 +47,7 @@ class FileSource:
         self._realtime = realtime
         self._longest_side = longest_side
         self._on_drop = on_drop
+        self._packets = packets
         self._pacer = _Pacer()
 
     async def run(self, sink: PictureSink) -> None:
@@ -60,7 +63,8 @@ class FileSource:
             decoder = PacketDecoder(
                 stream, longest_side=self._longest_side, on_drop=self._on_drop, live=False
             )
-            while self._play_through(reader, container, stream, decoder) and self._loop:
+            relay = Relay(stream, self._packets)
+            while self._play_through(reader, container, stream, decoder, relay) and self._loop:
                 if _rewind(container):
                     continue
                 # Raw streams can't be wound back.
@@ -76,6 +80,7 @@ class FileSource:
         container: InputContainer,
         stream: VideoStream,
         decoder: PacketDecoder,
+        relay: Relay,
     ) -> bool:
         """From here to the end; False when asked to stop."""
         count = 0
@@ -90,9 +95,11 @@ class FileSource:
                     return False
                 arrived = time.monotonic()
                 lag = self._pacer.lag(arrived) if self._realtime else 0.0
+                relay.feed(packet, arrived)
                 for shot in decoder.feed(packet, arrived=arrived, lag=lag):
                     count += 1
                     reader.deliver(shot.picture, shot.captured, shot.media_time)
+                relay.check_upright(decoder.rotation)
                 if reader.stopped:
                     return False
         except av.error.FFmpegError as error:

@@ -27,7 +27,8 @@ from stream_server.errors import (
 from stream_server.ingest.decode import DropCounter, PacketDecoder, describe, ignore_drops, seconds
 from stream_server.ingest.pace import Backlog
 from stream_server.ingest.reader import Reader, drive
-from stream_server.ports import PictureSink
+from stream_server.ingest.relay import NO_PACKETS, Relay
+from stream_server.ports import PacketSink, PictureSink
 
 Transport = Literal["auto", "tcp", "udp"]
 T = TypeVar("T")
@@ -118,6 +119,7 @@ class RtspSource:
         read_timeout: float = 5.0,
         longest_side: int = 1920,
         on_drop: DropCounter = ignore_drops,
+        packets: PacketSink = NO_PACKETS,
     ) -> None:
         """`auto` asks for TCP, then UDP. Time-outs in seconds: to connect, and of silence.
 
@@ -129,6 +131,7 @@ class RtspSource:
         self._read_timeout = read_timeout
         self._longest_side = longest_side
         self._on_drop = on_drop
+        self._packets = packets
 
     async def run(self, sink: PictureSink) -> None:
         """Deliver pictures until the camera ends. Always raises a `SourceError`, or is cancelled.
@@ -270,6 +273,7 @@ class RtspSource:
         decoder: PacketDecoder,
     ) -> None:
         backlog = Backlog()
+        relay = Relay(stream, self._packets)
         held_back = stream.codec_context.name in _HELD_BACK
         begun = asked = time.monotonic()
         for packet in container.demux(stream):
@@ -281,6 +285,7 @@ class RtspSource:
             lag = backlog.lag(at, arrived, arrived - asked)
             # The packet before was given out when this one began to arrive.
             captured, begun = begun if held_back else arrived, arrived
+            relay.feed(packet, captured)
             for shot in decoder.feed(packet, arrived=captured, lag=lag):
                 reader.deliver(shot.picture, shot.captured, shot.media_time)
             asked = time.monotonic()

@@ -19,8 +19,9 @@ from stream_server.errors import SourceUnsupported
 from stream_server.ingest.decode import DropCounter, ignore_drops
 from stream_server.ingest.demo import DemoSource
 from stream_server.ingest.file import FileSource
+from stream_server.ingest.relay import NO_PACKETS
 from stream_server.ingest.rtsp import RtspSource, Transport
-from stream_server.ports import FrameSource
+from stream_server.ports import FrameSource, PacketSink
 
 Kind = Literal["webrtc", "rtsp", "file", "demo"]
 
@@ -61,6 +62,7 @@ def build(
     loop: bool = True,
     longest_side: int = 1920,
     on_drop: DropCounter = ignore_drops,
+    packets: PacketSink = NO_PACKETS,
 ) -> FrameSource:
     """A source for one run of `url`. `loop` is for files without `#once`.
 
@@ -76,13 +78,21 @@ def build(
             read_timeout=read_timeout,
             longest_side=longest_side,
             on_drop=on_drop,
+            packets=packets,
         )
     if kind == "file":
         path, once = file_of(url)
-        return FileSource(path, loop=loop and not once, longest_side=longest_side, on_drop=on_drop)
+        return FileSource(
+            path,
+            loop=loop and not once,
+            longest_side=longest_side,
+            on_drop=on_drop,
+            packets=packets,
+        )
     if kind == "demo":
         if url.partition(":")[2]:
             raise SourceUnsupported("the demo takes nothing after its colon: write demo:")
+        packets.refuse("the demonstration has no camera with video of its own: add one")
         return DemoSource()
     raise SourceUnsupported("a webrtc: stream waits for its publisher and is not opened")
 

@@ -46,6 +46,12 @@ class EncodedFrame:
     keyframe: bool
     captured: float
 
+    @property
+    def rtp_time(self) -> int:
+        """Ticks of 1/90000 s; RTP adds an origin of its own for each viewer."""
+        assert self.packet.pts is not None
+        return self.packet.pts
+
 
 class VideoEncoder:
     """Encodes pictures of any size; a change of size starts a new sequence. Not thread-safe."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -13,119 +11,27 @@ from typing import Self
 import cv2
 
 from stream_server.errors import TooManyStreams
-from stream_server.flow.latest import Broadcast, Closed, Subscription
+from stream_server.flow.latest import Broadcast, Subscription
 from stream_server.frames import Picture, Pixels
-from stream_server.publish.encode import Codec, EncodedFrame, EncodeOptions, VideoEncoder
+from stream_server.publish.encode import Codec, EncodedFrame, EncodeOptions
+from stream_server.publish.rendition import (
+    SIZES,
+    Rendition,
+    Size,
+    SourceRendition,
+    VideoRendition,
+    VideoSubscription,
+    resized,
+)
 from stream_server.telemetry.metrics import StreamMetrics
-
-# About two seconds at 30 frames/s: a viewer further behind sees old pictures, so it skips ahead.
-VIEWER_QUEUE = 60
-KEYFRAME_INTERVAL = 0.3
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What one picture became: a frame list per codec that is watched, and a JPEG if asked for."""
+    """What one picture became: frames for each rendition that is watched, a JPEG if asked for."""
 
-    video: dict[Codec, list[EncodedFrame]]
+    video: Sequence[tuple[VideoRendition, list[EncodedFrame]]]
     jpeg: bytes | None
-
-
-class VideoSubscription:
-    """One viewer's bounded queue of encoded frames. On overflow it skips to the next key frame."""
-
-    def __init__(
-        self,
-        rendition: VideoRendition,
-        leave: Callable[[VideoSubscription], None],
-        on_drop: Callable[[int], None],
-    ) -> None:
-        self._rendition = rendition
-        self._leave = leave
-        self._on_drop = on_drop
-        self._frames: deque[EncodedFrame] = deque()
-        self._ready = asyncio.Event()
-        self._needs_keyframe = True
-        self.ended = asyncio.Event()
-
-    def push(self, frame: EncodedFrame) -> None:
-        """Called by the rendition for every encoded frame."""
-        if self._needs_keyframe:
-            if not frame.keyframe:
-                return
-            self._needs_keyframe = False
-        if len(self._frames) >= VIEWER_QUEUE:
-            self._on_drop(len(self._frames))
-            self._frames.clear()
-            self._needs_keyframe = not frame.keyframe
-            if self._needs_keyframe:
-                self._rendition.request_keyframe()
-                return
-        self._frames.append(frame)
-        self._ready.set()
-
-    async def next(self) -> EncodedFrame:
-        """The next frame in order, a key frame first. Raises `Closed` at the end."""
-        while not self._frames:
-            if self.ended.is_set():
-                raise Closed
-            self._ready.clear()
-            await self._ready.wait()
-        return self._frames.popleft()
-
-    def request_keyframe(self) -> None:
-        """The viewer lost a picture and asks for a fresh start."""
-        self._rendition.request_keyframe()
-
-    def end(self) -> None:
-        """Wake a waiting `next` for the last time."""
-        self.ended.set()
-        self._ready.set()
-
-    def close(self) -> None:
-        """Leave the rendition. Idempotent."""
-        if not self.ended.is_set():
-            self.end()
-            self._leave(self)
-
-
-class VideoRendition:
-    """One encoding of the stream and its viewers."""
-
-    def __init__(self, codec: Codec, options: EncodeOptions, metrics: StreamMetrics) -> None:
-        self.codec: Codec = codec
-        self.viewers: set[VideoSubscription] = set()
-        self._options = options
-        self._metrics = metrics
-        self._encoder: VideoEncoder | None = None
-        self._lock = threading.Lock()
-        self._wants_keyframe = True
-        self._last_keyframe = float("-inf")
-
-    def request_keyframe(self) -> None:
-        """Ask for a key frame; requests until the next frame is encoded count as one."""
-        with self._lock:
-            self._wants_keyframe = True
-
-    def encode(self, picture: Picture, captured: float) -> list[EncodedFrame]:
-        """Blocking; one caller at a time."""
-        if self._encoder is None:
-            self._encoder = VideoEncoder(self.codec, self._options)
-        with self._lock:
-            keyframe = self._wants_keyframe and captured - self._last_keyframe >= KEYFRAME_INTERVAL
-            if keyframe:
-                self._wants_keyframe = False
-                self._last_keyframe = captured
-        frames = self._encoder.encode(picture, captured, keyframe=keyframe)
-        for frame in frames:
-            self._metrics.encoded(self.codec, frame.keyframe)
-        return frames
-
-    def stop(self) -> None:
-        """Nobody watches: forget the encoder, so that the next viewer starts on a key frame."""
-        self._encoder = None
-        self._wants_keyframe = True
-        self._last_keyframe = float("-inf")
 
 
 class Publisher:
@@ -142,10 +48,12 @@ class Publisher:
         self._metrics = metrics
         self._jpeg_quality = jpeg_quality
         self._max_viewers = max_viewers
-        self._renditions: dict[Codec, VideoRendition] = {
-            "h264": VideoRendition("h264", options, metrics),
-            "vp8": VideoRendition("vp8", options, metrics),
+        self._renditions: dict[tuple[Codec, Size], VideoRendition] = {
+            (codec, size): VideoRendition(codec, size, options, metrics)
+            for codec in ("h264", "vp8")
+            for size in SIZES
         }
+        self.source = SourceRendition(lambda count: metrics.dropped("viewer", "slow", count))
         self._jpegs: Broadcast[bytes] = Broadcast()
         self._encoding = threading.Lock()
         self._closed = False
@@ -153,25 +61,43 @@ class Publisher:
     @property
     def viewers(self) -> int:
         """Everybody who watches, by WebRTC or MJPEG."""
-        return self._jpegs.readers + sum(len(r.viewers) for r in self._renditions.values())
+        return self._jpegs.readers + len(self._subscriptions())
 
-    def watch(self, codec: Codec) -> VideoSubscription:
-        """A new viewer of one codec. Raises `TooManyStreams` at the limit."""
+    @property
+    def drawn_for(self) -> int:
+        """Those of them who see the annotated pictures."""
+        return self.viewers - len(self.source.viewers)
+
+    def _subscriptions(self) -> set[VideoSubscription]:
+        """One who moves from a rendition to another is in both."""
+        everywhere = (*self._renditions.values(), self.source)
+        return {viewer for rendition in everywhere for viewer in rendition.viewers}
+
+    def watch(self, codec: Codec, size: Size = "full") -> VideoSubscription:
+        """A new viewer of the annotated pictures. Raises `TooManyStreams` at the limit."""
+        return self._watch(self._renditions[codec, size])
+
+    def watch_source(self) -> VideoSubscription:
+        """A new viewer of the camera's own H.264.
+
+        Raises `ViewUnavailable` where browsers cannot play it, `TooManyStreams` at the limit.
+        """
+        self.source.check()
+        return self._watch(self.source)
+
+    def move(self, viewer: VideoSubscription, codec: Codec, size: Size) -> None:
+        """Let a viewer of the annotated pictures go over to another size, at a key frame."""
+        viewer.move(self._renditions[codec, size])
+
+    def _watch(self, rendition: Rendition) -> VideoSubscription:
         self._admit()
-        rendition = self._renditions[codec]
-
-        def leave(viewer: VideoSubscription) -> None:
-            rendition.viewers.discard(viewer)
-            self._count_viewers()
-
         viewer = VideoSubscription(
-            rendition, leave, lambda count: self._metrics.dropped("viewer", "slow", count)
+            rendition,
+            self._count_viewers,
+            lambda count: self._metrics.dropped("viewer", "slow", count),
         )
         if self._closed:
-            viewer.end()
-            return viewer
-        rendition.viewers.add(viewer)
-        rendition.request_keyframe()
+            viewer.close()
         self._count_viewers()
         return viewer
 
@@ -190,36 +116,43 @@ class Publisher:
             )
 
     def _count_viewers(self) -> None:
+        watching = [viewer.rendition.name for viewer in self._subscriptions()]
+        for name in (*SIZES, self.source.name):
+            self._metrics.set_rendition_viewers(name, watching.count(name))
         self._metrics.set_viewers(self.viewers)
 
     def encode(self, picture: Picture, captured: float) -> Encoded:
         """Encode what is watched, each rendition once. Blocking; callers take turns."""
-        video: dict[Codec, list[EncodedFrame]] = {}
+        video = []
         with self._encoding:
-            for codec, rendition in self._renditions.items():
-                if rendition.viewers:
-                    video[codec] = rendition.encode(picture, captured)
-                else:
-                    rendition.stop()
+            for size in SIZES:
+                watched = []
+                for rendition in self._of(size):
+                    if rendition.viewers:
+                        watched.append(rendition)
+                    else:
+                        rendition.stop()
+                if watched:
+                    small = resized(picture, size)
+                    video += [(each, each.encode(small, captured)) for each in watched]
         jpeg = encode_jpeg(picture.bgr(), self._jpeg_quality) if self._jpegs.readers else None
         return Encoded(video, jpeg)
 
+    def _of(self, size: Size) -> list[VideoRendition]:
+        return [each for each in self._renditions.values() if each.size == size]
+
     def deliver(self, encoded: Encoded) -> None:
         """Hand the encoded picture to every viewer; never blocks."""
-        for codec, frames in encoded.video.items():
-            for viewer in tuple(self._renditions[codec].viewers):
-                for frame in frames:
-                    viewer.push(frame)
+        for rendition, frames in encoded.video:
+            rendition.give(frames)
         if encoded.jpeg is not None:
             self._jpegs.publish(encoded.jpeg)
 
     def close(self) -> None:
         """End every viewer. Idempotent."""
         self._closed = True
-        for rendition in self._renditions.values():
-            for viewer in tuple(rendition.viewers):
-                viewer.end()
-            rendition.viewers.clear()
+        for viewer in self._subscriptions():
+            viewer.close()
         self._jpegs.close()
         self._count_viewers()
 

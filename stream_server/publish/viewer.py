@@ -11,7 +11,8 @@ from av.video.stream import VideoStream
 
 from stream_server.flow.latest import Closed
 from stream_server.frames import Analysis
-from stream_server.publish.publisher import VideoSubscription
+from stream_server.publish.encode import EncodedFrame
+from stream_server.publish.rendition import VideoSubscription
 
 FACES_CHANNEL = "faces"
 # A few frames' worth of JSON: a channel further behind would tell of pictures long gone.
@@ -23,17 +24,26 @@ class EncodedTrack(MediaStreamTrack):
 
     kind = "video"
 
-    def __init__(self, subscription: VideoSubscription) -> None:
+    def __init__(
+        self, subscription: VideoSubscription, on_sent: Callable[[EncodedFrame], None]
+    ) -> None:
+        """`on_sent` is called when a frame has left, before the next one does."""
         super().__init__()
         self._subscription = subscription
+        self._on_sent = on_sent
+        self._leaving: EncodedFrame | None = None
 
     async def recv(self) -> av.Packet[VideoStream]:
         """The next encoded frame in order."""
+        # The sender asks for a frame when all packets of the one before have left.
+        if self._leaving is not None:
+            self._on_sent(self._leaving)
         try:
-            return (await self._subscription.next()).packet
+            self._leaving = await self._subscription.next()
         except Closed:
             self.stop()
             raise MediaStreamError from None
+        return self._leaving.packet
 
     def stop(self) -> None:
         """Leave the rendition. Idempotent."""

@@ -3,7 +3,9 @@
 Why: aiortc's receive queues are unbounded, so latency grows without limit under load; its jitter
 buffer holds each frame until the next one begins, and an unrecovered loss stalls it for hundreds
 of packets; a key-frame request does nothing for tracks that carry encoded packets; and ICE cannot
-be restarted.
+be restarted. A sender adds a random origin to time stamps, so that nobody can tell which frame a
+player shows, puts the time of sending into its reports, and keeps what the receiver says of the
+network to itself.
 """
 
 from __future__ import annotations
@@ -19,7 +21,14 @@ from aioice import Connection
 from aiortc import RTCIceTransport, RTCRtpReceiver, RTCRtpSender
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
-from aiortc.rtp import RtpPacket
+from aiortc.rtp import (
+    RTCP_PSFB_APP,
+    AnyRtcpPacket,
+    RtcpPsfbPacket,
+    RtcpRrPacket,
+    RtpPacket,
+    unpack_remb_fci,
+)
 from aiortc.utils import uint16_add, uint16_gt
 from av.frame import Frame
 
@@ -31,6 +40,8 @@ DECODE_BACKLOG = 8
 LOSS_PATIENCE = 0.25
 JITTER_CAPACITY = 512
 ARRIVALS_KEPT = 256
+# Seconds from 1900, where NTP begins, to 1970.
+NTP_EPOCH = 2_208_988_800
 
 
 class NewestFrameQueue(asyncio.Queue[Frame | None]):
@@ -207,6 +218,53 @@ def bound_receiver(receiver: RTCRtpReceiver, on_drop: DropCounter) -> Callable[[
 def on_keyframe_request(sender: RTCRtpSender, ask: Callable[[], None]) -> None:
     """Route a viewer's PLI and FIR to `ask` instead of to aiortc's own encoder."""
     sender._send_keyframe = ask  # type: ignore[method-assign]
+
+
+class SenderClock:
+    """What a sender makes of its frames' time stamps."""
+
+    def __init__(self, sender: RTCRtpSender) -> None:
+        self._sender = sender
+        self._origin: int | None = None
+
+    def sent(self, pts: int, captured: float) -> None:
+        """The frame with this time stamp (1/90000 s) has left, and nothing after it.
+
+        The sender reports pair time stamps with the time of sending; from now on they name that
+        of the capture (`captured`, monotonic seconds), so that a player can tell a picture's age.
+        """
+        private: Any = self._sender
+        self._origin = (private._RTCRtpSender__rtp_timestamp - pts) % 2**32
+        wall = time.time() - (time.monotonic() - captured)
+        private._RTCRtpSender__ntp_timestamp = int((wall + NTP_EPOCH) * 2**32)
+
+    def rtp_time(self, pts: int) -> int | None:
+        """The RTP time stamp under which a frame leaves; None before the first one has left."""
+        return None if self._origin is None else (self._origin + pts) % 2**32
+
+
+def on_feedback(sender: RTCRtpSender, tell: Callable[[float | None, float | None], None]) -> None:
+    """Pass on what the receiver says: (bits per second it can take, share of packets lost).
+
+    Either is None where a report does not have it.
+    """
+    handle = sender._handle_rtcp_packet
+
+    async def listen(packet: AnyRtcpPacket) -> None:
+        await handle(packet)
+        if isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_APP:
+            try:
+                bits, ssrcs = unpack_remb_fci(packet.fci)
+            except ValueError:
+                return
+            if sender._ssrc in ssrcs:
+                tell(float(bits), None)
+        elif isinstance(packet, RtcpRrPacket):
+            for report in packet.reports:
+                if report.ssrc == sender._ssrc:
+                    tell(None, report.fraction_lost / 256)
+
+    sender._handle_rtcp_packet = listen  # type: ignore[method-assign]
 
 
 def survive_ice_restart(ice: RTCIceTransport) -> None:

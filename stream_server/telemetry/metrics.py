@@ -131,21 +131,31 @@ class Metrics:
         self.stale = gauge("stream_stale", "1 while the picture has stood still for too long")
         self.reconnects = counter("stream_reconnects_total", "Tries to reach the source again")
         self.restarts = counter("stream_restarts_total", "Pipeline crashes that were restarted")
-        self.viewers = gauge("stream_viewers", "Viewers of the annotated stream")
-        self.encodes = counter("encodes_total", "Frames encoded", "codec")
-        self.keyframes = counter("keyframes_total", "Key frames encoded", "codec")
+        self.viewers = gauge("stream_viewers", "Viewers of the stream")
+        self.encodes = counter("encodes_total", "Frames encoded", "codec", "rendition")
+        self.keyframes = counter("keyframes_total", "Key frames encoded", "codec", "rendition")
+        self.rendition_viewers = Gauge(
+            "maskstream_rendition_viewers",
+            "WebRTC viewers by what they see: full, half, thumb, or the camera's own (source)",
+            ["stream", "rendition"],
+            registry=registry,
+        )
         self.capture_to_result = latency(
             "capture_to_result_seconds", "From a frame's arrival to its verdicts"
         )
         self.capture_to_publish = latency(
             "capture_to_publish_seconds", "From a frame's arrival to its encoded picture"
         )
+        self.capture_to_display = latency(
+            "capture_to_display_seconds", "From a frame's arrival to a page's screen, as it says"
+        )
         self.per_stream = (
             self.frames_in, self.frames_analysed, self.frames_published, self.frames_dropped,
             self.faces, self.up, self.stale, self.reconnects, self.restarts, self.viewers,
             self.encodes, self.keyframes, self.capture_to_result, self.capture_to_publish,
             self.people, self.in_sight, self.face_events, self.detections, self.budget_misses,
-            self.shedding_step, self.shedding_changes,
+            self.shedding_step, self.shedding_changes, self.rendition_viewers,
+            self.capture_to_display,
         )  # fmt: skip
 
     def stream(self, name: str) -> StreamMetrics:
@@ -286,13 +296,23 @@ class StreamMetrics:
         if not self.removed:
             self._metrics.shedding_changes.labels(self._name, name).inc()
 
-    def encoded(self, codec: str, keyframe: bool) -> None:
+    def encoded(self, codec: str, rendition: str, keyframe: bool) -> None:
         """One frame was encoded for a rendition."""
         if self.removed:
             return
-        self._metrics.encodes.labels(self._name, codec).inc()
+        self._metrics.encodes.labels(self._name, codec, rendition).inc()
         if keyframe:
-            self._metrics.keyframes.labels(self._name, codec).inc()
+            self._metrics.keyframes.labels(self._name, codec, rendition).inc()
+
+    def shown(self, latency: float) -> None:
+        """A page has shown a picture `latency` seconds after it arrived here."""
+        if not self.removed:
+            self._metrics.capture_to_display.labels(self._name).observe(latency)
+
+    def set_rendition_viewers(self, rendition: str, count: int) -> None:
+        """How many watch by WebRTC, by what they see."""
+        if not self.removed:
+            self._metrics.rendition_viewers.labels(self._name, rendition).set(count)
 
     def set_up(self, up: bool) -> None:
         """Pictures arrive, or not."""

@@ -201,6 +201,13 @@ class Latency(BaseModel):
 Shed = Literal["nothing", "detect_less", "smaller_input", "recheck_less", "fewer_frames"]
 
 
+class SourceView(BaseModel):
+    """Whether the camera's own video can be watched: POST /whep/{name}?view=source."""
+
+    available: bool
+    reason: str | None = Field(description="Why not, and how to mend it.")
+
+
 class StreamStatusOut(BaseModel):
     """What an operator sees of a stream."""
 
@@ -222,6 +229,7 @@ class StreamStatusOut(BaseModel):
         description="Frames left out, by stage/reason.", examples=[{"analyse/superseded": 12}]
     )
     viewers: int
+    source_view: SourceView
     reconnects: int
     restarts: int
     last_frame_age_seconds: Seconds | None
@@ -254,6 +262,9 @@ class StreamStatusOut(BaseModel):
             frames_in=status.frames_in,
             frames_dropped=status.frames_dropped,
             viewers=status.viewers,
+            source_view=SourceView(
+                available=status.source_view_refusal is None, reason=status.source_view_refusal
+            ),
             reconnects=status.reconnects,
             restarts=status.restarts,
             last_frame_age_seconds=status.last_frame_age_seconds,

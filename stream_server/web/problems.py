@@ -28,6 +28,7 @@ from stream_server.errors import (
     StreamExists,
     StreamNotFound,
     TooManyStreams,
+    ViewUnavailable,
 )
 from stream_server.telemetry.logging import redact
 
@@ -56,6 +57,7 @@ _KINDS: dict[type[MaskstreamError], tuple[int, str]] = {
     StreamBusy: (409, "Stream busy"),
     InvalidStreamName: (422, "Invalid stream name"),
     TooManyStreams: (429, "Limit reached"),
+    ViewUnavailable: (409, "View unavailable"),
     SourceUnsupported: (422, "Source unsupported"),
     SourceError: (502, "Source unavailable"),
     InvalidPicture: (422, "Unreadable picture"),

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from stream_server.errors import SourceUnreachable
 from stream_server.frames import Face, FaceBox, Picture, Pixels, Verdict
-from stream_server.ports import FrameSource, PictureSink
+from stream_server.ports import FrameSource, PacketSink, PictureSink
 from stream_server.streams import Kind, SourceFactory
 
 WIDTH, HEIGHT = 64, 48
@@ -108,7 +108,9 @@ def fake_sources() -> SourceFactory:
         }
         return kinds.get(scheme, "rtsp")
 
-    def build(name: str, url: str, on_drop: Callable[[str, int], None]) -> FrameSource:
+    def build(
+        name: str, url: str, on_drop: Callable[[str, int], None], packets: PacketSink
+    ) -> FrameSource:
         return FakeCamera() if url.startswith("demo:") else DeadCamera()
 
     return SourceFactory(kind, build)

@@ -27,7 +27,7 @@ from stream_server.errors import (
 )
 from stream_server.flow.shedding import Step
 from stream_server.frames import FaceEventKind, Picture, Verdict
-from stream_server.ports import PictureSink
+from stream_server.ports import PacketSink, PictureSink
 from stream_server.streams import (
     SourceFactory,
     SourceSpec,
@@ -75,7 +75,9 @@ class House:
         self.configured = configured
         self.budget = 10.0
 
-    def build(self, name: str, url: str, on_drop: Callable[[str, int], None]) -> Script:
+    def build(
+        self, name: str, url: str, on_drop: Callable[[str, int], None], packets: PacketSink
+    ) -> Script:
         self.tries[name] = self.tries.get(name, 0) + 1
         waiting = self.scripts.get(name, [])
         return waiting.pop(0) if len(waiting) > 1 else waiting[0]

@@ -9,7 +9,8 @@ from stream_server.errors import TooManyStreams
 from stream_server.flow.latest import Closed
 from stream_server.frames import Picture
 from stream_server.publish.encode import Codec, EncodeOptions
-from stream_server.publish.publisher import VIEWER_QUEUE, Publisher, VideoSubscription
+from stream_server.publish.publisher import Publisher
+from stream_server.publish.rendition import VIEWER_QUEUE, VideoSubscription
 from stream_server.telemetry.metrics import Metrics, StreamMetrics
 
 
@@ -19,7 +20,7 @@ def metrics() -> StreamMetrics:
 
 
 @pytest.fixture
-def publisher(metrics: StreamMetrics) -> Publisher:
+async def publisher(metrics: StreamMetrics) -> Publisher:
     return Publisher(metrics, options=EncodeOptions(), jpeg_quality=80, max_viewers=12)
 
 
@@ -40,8 +41,8 @@ async def take(viewer: VideoSubscription, count: int) -> list[av.Packet]:
     return [(await asyncio.wait_for(viewer.next(), 1)).packet for _ in range(count)]
 
 
-def encodes(metrics: StreamMetrics, codec: str) -> float:
-    return metrics._metrics.encodes.labels("cam", codec)._value.get()
+def encodes(metrics: StreamMetrics, codec: str, size: str = "full") -> float:
+    return metrics._metrics.encodes.labels("cam", codec, size)._value.get()
 
 
 async def test_ten_viewers_cost_one_encode(publisher: Publisher, metrics: StreamMetrics) -> None:
