@@ -2,6 +2,7 @@ import { serviceUrl } from "./api/client";
 import { watched } from "./state/selection";
 import { info, serverLink } from "./state/server";
 import { switchTheme } from "./state/theme";
+import { bigWish } from "./state/views";
 import { Controls } from "./view/controls";
 import { Logo, ThemeIcon } from "./view/icons";
 import { NoticeCard, ServerBanner } from "./view/notices";
@@ -54,7 +55,7 @@ function Footer() {
 }
 
 export function App() {
-  const viewer = useViewer(watchable(watched.value));
+  const viewer = useViewer(watchable(watched.value), bigWish());
   return (
     <>
       <Header />

@@ -25,6 +25,8 @@ export interface FrameResult {
   /** Capture to result, within the server. */
   latency_ms: number;
   faces: FaceOut[];
+  /** The frame's RTP time stamp in this viewer's video; null before the server knows. */
+  rtp_time: number | null;
 }
 
 export type StreamState = "connecting" | "live" | "stale" | "retrying" | "ended" | "waiting";
@@ -45,6 +47,8 @@ export interface StreamStatus {
   /** Frames by "stage/reason". */
   frames_dropped: Record<string, number>;
   viewers: number;
+  /** Whether the camera's own video can be watched, and why not. */
+  source_view: { available: boolean; reason: string | null };
   reconnects: number;
   restarts: number;
   last_frame_age_seconds: number | null;

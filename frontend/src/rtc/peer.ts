@@ -131,31 +131,48 @@ function preferH264(transceiver: RTCRtpTransceiver): void {
   ]);
 }
 
+/** A peer that plays: `say` sends to the server, `buffer` holds pictures back for so long. */
+export interface Player extends Peer {
+  say(message: unknown): void;
+  buffer(ms: number): void;
+}
+
+function bufferOf(receiver: RTCRtpReceiver): (ms: number) => void {
+  const hints = receiver as RTCRtpReceiver & {
+    jitterBufferTarget?: number | null;
+    playoutDelayHint?: number | null;
+  };
+  return (ms) => {
+    if ("jitterBufferTarget" in receiver) hints.jitterBufferTarget = ms;
+    if ("playoutDelayHint" in receiver) hints.playoutDelayHint = ms / 1000;
+  };
+}
+
 /**
- * Plays a stream by WHEP with the least buffering. `onTrack` gets its picture, `onResult` each
- * message of the "faces" channel.
+ * Plays a stream by WHEP, `bufferMs` late. `onTrack` gets its picture, `onMessage` each message of
+ * the "faces" channel.
  */
 export async function play(
   url: string,
   iceServers: RTCIceServer[],
   signal: AbortSignal,
+  bufferMs: number,
   onTrack: (stream: MediaStream) => void,
-  onResult: (message: string) => void,
-): Promise<Peer> {
+  onMessage: (message: string) => void,
+): Promise<Player> {
   const pc = newConnection(iceServers);
   const transceiver = pc.addTransceiver("video", { direction: "recvonly" });
   preferH264(transceiver);
-  const { receiver } = transceiver;
-  const hints = receiver as RTCRtpReceiver & {
-    jitterBufferTarget?: number | null;
-    playoutDelayHint?: number | null;
-  };
-  if ("jitterBufferTarget" in receiver) hints.jitterBufferTarget = 0;
-  if ("playoutDelayHint" in receiver) hints.playoutDelayHint = 0;
+  const buffer = bufferOf(transceiver.receiver);
+  buffer(bufferMs);
   const channel = pc.createDataChannel("faces", { ordered: false, maxRetransmits: 0 });
   channel.addEventListener("message", ({ data }) => {
-    if (typeof data === "string") onResult(data);
+    if (typeof data === "string") onMessage(data);
   });
   pc.addEventListener("track", ({ track }) => onTrack(new MediaStream([track])));
-  return bringUp(pc, url, signal);
+  const peer = await bringUp(pc, url, signal);
+  const say = (message: unknown) => {
+    if (channel.readyState === "open") channel.send(JSON.stringify(message));
+  };
+  return { ...peer, say, buffer };
 }

@@ -5,6 +5,8 @@ interface Parts {
   rtt: number | null;
   playout: number | null;
   encode: number | null;
+  /** From the arrival at the server to this screen, by two clocks compared. */
+  age: { ms: number; withinMs: number } | null;
 }
 
 interface LatencyFigure {
@@ -13,15 +15,34 @@ interface LatencyFigure {
   hint: string;
 }
 
+/** Each frame's capture time is known from its verdicts, the server's clock from its answers. */
+function measured(
+  { ms, withinMs }: { ms: number; withinMs: number },
+  server: number,
+  rtt: number | null,
+): LatencyFigure {
+  return {
+    value: ms.toFixed(0),
+    note: `server ${server.toFixed(0)}${rttNote(rtt)}`,
+    hint: `Measured from the picture's arrival at the server to this screen, to within ${Math.ceil(withinMs)} ms; median of the last frames. The camera's own delay is not in it.`,
+  };
+}
+
+function rttNote(rtt: number | null): string {
+  return rtt === null ? "" : ` · rtt ${rtt.toFixed(0)}`;
+}
+
 /**
  * An estimate of the picture's age, summed from parts that one clock measured each, as the
  * server's clock and the browser's may differ by more than the whole. For the own camera from
  * capture to the screen here, for others from the arrival at the server.
  */
-export function latencyOf({ own, server, rtt, playout, encode }: Parts): LatencyFigure {
+export function latencyOf(known: Parts): LatencyFigure {
+  const { own, server, rtt, playout, encode, age } = known;
   if (server === null) {
     return { value: "–", note: "", hint: "Known once the stream is live." };
   }
+  if (age !== null && !own) return measured(age, server, rtt);
   const network = rtt === null ? 0 : own ? rtt : rtt / 2;
   const total = server + network + (playout ?? 0) + (own ? (encode ?? 0) : 0);
   const parts = [
@@ -30,10 +51,9 @@ export function latencyOf({ own, server, rtt, playout, encode }: Parts): Latency
     `server, capture to result ${server.toFixed(0)} ms`,
     playout === null ? null : `buffer and decoding here ${playout.toFixed(0)} ms`,
   ].filter((part) => part !== null);
-  const rttNote = rtt === null ? "" : ` · rtt ${rtt.toFixed(0)}`;
   return {
     value: `≈ ${total.toFixed(0)}`,
-    note: `server ${server.toFixed(0)}${rttNote}`,
+    note: `server ${server.toFixed(0)}${rttNote(rtt)}`,
     hint: [
       own
         ? "Estimate from your camera to this screen, without the camera's and the screen's own delay:"

@@ -56,6 +56,7 @@ function Figures({ viewer, status }: Shown) {
     rtt: sample?.rttMs ?? null,
     playout: sample?.playoutMs ?? null,
     encode: sendSample.value?.encodeMs ?? null,
+    age: viewer?.age.value ?? null,
   });
   const byServer = droppedTotal(status?.frames_dropped ?? {});
   const here = sample?.dropped ?? 0;

@@ -1,19 +1,21 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { serviceUrl } from "../api/client";
 import { acquireViewer, releaseViewer, type Viewer } from "../state/viewers";
+import type { Wish } from "../state/views";
+import { Overlay, useFrameTimes } from "./overlay";
 
 /** The shared viewer of stream `name` while this component shows it; null for no stream. */
-export function useViewer(name: string | null): Viewer | null {
+export function useViewer(name: string | null, { view, rendition }: Wish): Viewer | null {
   const [viewer, setViewer] = useState<Viewer | null>(null);
   useEffect(() => {
     if (name === null) return;
-    const acquired = acquireViewer(name);
+    const acquired = acquireViewer(name, { view, rendition });
     setViewer(acquired);
     return () => {
       setViewer(null);
       releaseViewer(acquired);
     };
-  }, [name]);
+  }, [name, view, rendition]);
   return viewer;
 }
 
@@ -42,17 +44,21 @@ export function Video({ stream, label, viewer, mirrored = false, testId }: Video
     document.addEventListener("visibilitychange", resume);
     return () => document.removeEventListener("visibilitychange", resume);
   }, [stream, viewer]);
+  useFrameTimes(element, viewer);
   return (
-    <video
-      ref={element}
-      class={mirrored ? "picture mirrored" : "picture"}
-      data-testid={testId}
-      aria-label={label}
-      autoplay
-      muted
-      playsInline
-      disablePictureInPicture
-    />
+    <>
+      <video
+        ref={element}
+        class={mirrored ? "picture mirrored" : "picture"}
+        data-testid={testId}
+        aria-label={label}
+        autoplay
+        muted
+        playsInline
+        disablePictureInPicture
+      />
+      {viewer?.view.value === "source" && <Overlay video={element} viewer={viewer} />}
+    </>
   );
 }
 

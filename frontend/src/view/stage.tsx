@@ -1,9 +1,12 @@
+import type { Signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { serviceUrl } from "../api/client";
+import type { StreamStatus } from "../api/types";
 import { cameraOn, localPicture, publishing, streamName } from "../state/camera";
 import { watch, watched } from "../state/selection";
 import { serverLink, streamNamed } from "../state/server";
 import type { Viewer } from "../state/viewers";
+import { labelsShown, ownPicture } from "../state/views";
 import { CameraIcon } from "./icons";
 import { Video } from "./picture";
 import { type StageState, stageState } from "./stage-state";
@@ -48,6 +51,65 @@ function Curtain({ state, title, text }: StageState) {
           Show another stream
         </button>
       )}
+    </div>
+  );
+}
+
+function Switch({
+  on,
+  label,
+  hint,
+  testId,
+  disabled = false,
+}: {
+  on: Signal<boolean>;
+  label: string;
+  hint: string;
+  testId: string;
+  disabled?: boolean;
+}) {
+  return (
+    <button
+      type="button"
+      class="switch"
+      data-testid={testId}
+      aria-pressed={on.value && !disabled}
+      title={hint}
+      disabled={disabled}
+      onClick={() => {
+        on.value = !on.value;
+      }}
+    >
+      {label}
+    </button>
+  );
+}
+
+/** The camera's own picture instead of the annotated one, and the words on the boxes. */
+function Views({ status, viewer }: { status: StreamStatus; viewer: Viewer | null }) {
+  const { available, reason } = status.source_view;
+  const refusal = viewer?.refusal.value ?? reason;
+  return (
+    <div class="views">
+      {viewer?.view.value === "source" && (
+        <Switch
+          on={labelsShown}
+          label="Labels"
+          hint="Write the verdicts on the boxes."
+          testId="labels"
+        />
+      )}
+      <Switch
+        on={ownPicture}
+        label="Original"
+        hint={
+          available
+            ? "The camera's own picture in full quality, with the boxes drawn here."
+            : `Only the annotated picture: ${refusal}.`
+        }
+        testId="original"
+        disabled={!available && !ownPicture.value}
+      />
     </div>
   );
 }
@@ -109,6 +171,7 @@ export function Stage({ viewer }: { viewer: Viewer | null }) {
           {own && <span class="own">your camera</span>}
         </div>
       )}
+      {status !== undefined && shown.state === "live" && <Views status={status} viewer={viewer} />}
       <p class="unseen" role="status">
         {[shown.title, shown.text].filter(Boolean).join(" ")}
       </p>

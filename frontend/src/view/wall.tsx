@@ -5,6 +5,7 @@ import type { StreamStatus } from "../api/types";
 import { LABELS } from "../api/types";
 import { watch, watched } from "../state/selection";
 import { serverUp, streams } from "../state/server";
+import { bigWish, THUMB } from "../state/views";
 import { setInSight, type TileMode, tileModes } from "../state/wall";
 import { AddCamera } from "./add-camera";
 import { BinIcon, VerdictIcon } from "./icons";
@@ -12,7 +13,8 @@ import { Snapshots, useViewer, Video } from "./picture";
 import { countVerdicts, stateStory, stateWords, VERDICT_WORDS } from "./words";
 
 function TileVideo({ name }: { name: string }) {
-  const viewer = useViewer(name);
+  // The stream of the big picture is here already; the others come small.
+  const viewer = useViewer(name, name === watched.value ? bigWish() : THUMB);
   if (viewer === null) return null;
   if (viewer.fallsBack.value)
     return <Snapshots name={name} label={`${name}, a picture a second`} />;

@@ -1,7 +1,15 @@
 import { expect, test } from "vitest";
 import type { FaceOut, Label, StreamStatus } from "../api/types";
 import { latencyOf } from "./latency";
-import { countVerdicts, facesSentence, inOrder, seconds, stateStory, stateWords } from "./words";
+import {
+  caption,
+  countVerdicts,
+  facesSentence,
+  inOrder,
+  seconds,
+  stateStory,
+  stateWords,
+} from "./words";
 
 const face = (label: Label, x = 0, track: number | null = null): FaceOut => ({
   box: [x, 0, 10, 10],
@@ -57,8 +65,29 @@ test("times are short", () => {
 });
 
 test("the own camera's latency counts both ways, another stream's one", () => {
-  const parts = { server: 30, rtt: 10, playout: 20, encode: 4 };
+  const parts = { server: 30, rtt: 10, playout: 20, encode: 4, age: null };
   expect(latencyOf({ ...parts, own: true }).value).toBe("≈ 64");
   expect(latencyOf({ ...parts, own: false }).value).toBe("≈ 55");
   expect(latencyOf({ ...parts, server: null, own: true }).value).toBe("–");
+});
+
+test("what was measured goes before what is estimated", () => {
+  const parts = { server: 30, rtt: 10, playout: 20, encode: null, own: false };
+  const latency = latencyOf({ ...parts, age: { ms: 61.4, withinMs: 2.3 } });
+  expect(latency.value).toBe("61");
+  expect(latency.hint).toContain("to within 3 ms");
+});
+
+test("a box says what the server would write on it", () => {
+  const face = {
+    box: [0, 0, 1, 1] as [number, number, number, number],
+    label: "without_mask" as const,
+    confidence: 0.999,
+    probabilities: { with_mask: 0, without_mask: 1, incorrect: 0 },
+    detection: 1,
+    landmarks: [],
+    track: 7,
+  };
+  expect(caption(face)).toBe("#7 No mask 99 %");
+  expect(caption({ ...face, label: "uncertain", track: null })).toBe("Uncertain");
 });

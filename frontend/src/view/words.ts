@@ -50,6 +50,18 @@ export function droppedTotal(dropped: Record<string, number>): number {
   return Object.values(dropped).reduce((sum, count) => sum + count, 0);
 }
 
+/** What is written on a box, as the server writes it: "#7 No mask 97 %". */
+export function caption({ label, confidence, track }: FaceOut): string {
+  const words = {
+    with_mask: "Mask",
+    without_mask: "No mask",
+    incorrect: "Worn wrong",
+    uncertain: "Uncertain",
+  }[label];
+  const share = label === "uncertain" ? "" : ` ${Math.floor(confidence * 100)} %`;
+  return `${track === null ? "" : `#${track} `}${words}${share}`;
+}
+
 /** A stream's state in a few plain words. */
 export function stateWords(status: StreamStatus): string {
   switch (status.state) {
