@@ -71,6 +71,7 @@ def roc(probabilities: Probabilities, labels: Labels, names: Sequence[str], out:
     figure, axes = _figure(6.4, 4.8)
     # A curve starts at the least share that can be told from none.
     least = 0.5 / max(len(labels), 1)
+    lowest = 1.0
     for column, area in enumerate(roc_auc(probabilities, labels)):
         if area is None:
             continue
@@ -81,9 +82,10 @@ def roc(probabilities: Probabilities, labels: Labels, names: Sequence[str], out:
         axes.plot(
             places, found.numpy(), color=COLOURS[names[column]], label=label, drawstyle="steps-post"
         )
-    axes.set(xscale="log", xlim=(least, 1), ylim=(0, 1.01))
-    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+        lowest = min(lowest, float(found[alarms == 0].max()))
+    axes.set(xscale="log", xlim=(least, 1), ylim=_up_to_one(lowest))
+    axes.xaxis.set_major_formatter(_percent)
+    axes.yaxis.set_major_formatter(_percent)
     axes.set(
         xlabel="false alarms among the others", ylabel="found", title="ROC, one against the rest"
     )
@@ -150,10 +152,13 @@ def risk_coverage(
         label = f"threshold {threshold:.2f}: {sure / len(order):.1%} answered, "
         label += f"{wrong[:sure].mean():.2%} of them wrong"
         axes.plot(sure / len(order), wrong[:sure].mean(), "o", color="black", label=label)
-    axes.set(xlabel="answered (coverage)", ylabel="wrong among these (risk)", xlim=(0, 1.01))
+    # Up to the first mistake there is nothing to see.
+    before = min(int(wrong.argmax()), sure) / len(order) if wrong.any() else 0.0
+    axes.set(xlabel="answered (coverage)", ylabel="wrong among these (risk)")
+    axes.set(xlim=_up_to_one(before))
     axes.set(ylim=(0, None), title="What answering less buys")
-    axes.xaxis.set_major_formatter(PercentFormatter(1))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    axes.xaxis.set_major_formatter(_percent)
+    axes.yaxis.set_major_formatter(_percent)
     _finish(axes)
     _save(figure, out)
 
@@ -271,6 +276,16 @@ def _finish(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False)
+
+
+def _up_to_one(lowest: float) -> tuple[float, float]:
+    """Limits of an axis of shares that shows what lies between `lowest` and 1."""
+    span = 1.3 * max(1 - lowest, 0.01)
+    return max(0.0, 1 - span), 1 + 0.02 * span
+
+
+def _percent(share: float, _: int | None) -> str:
+    return f"{100 * share:.3g}%"
 
 
 def _spoken(names: Sequence[str]) -> list[str]:

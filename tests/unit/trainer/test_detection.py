@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.data import astronaut
 
@@ -148,6 +148,7 @@ def test_faces_that_are_not_asked_about_count_neither_way():
     assert end_to_end_macro_f1(scenes, replace(asked, min_size=0)) == pytest.approx(0.5)
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([0, 1, 2]), min_size=1, max_size=8))
 def test_a_perfect_detector_and_classifier_have_all_ones_and_a_blind_one_noughts(labels):
     faces = [face(100 * index, 0, 50, label) for index, label in enumerate(labels)]

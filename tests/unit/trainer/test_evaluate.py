@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -164,6 +164,7 @@ def test_what_no_face_can_tell_is_none():
 # --- invariants -----------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(judged())
 def test_the_figures_are_those_of_plain_loops(case):
     rows, labels = case
@@ -192,6 +193,7 @@ def test_the_figures_are_those_of_plain_loops(case):
     assert np.trace(found["confusion"]) / len(labels) == pytest.approx(found["accuracy"])
 
 
+@settings(deadline=None)
 @given(judged())
 def test_the_calibration_error_is_that_of_plain_loops(case):
     rows, labels = case
@@ -208,6 +210,7 @@ def test_the_calibration_error_is_that_of_plain_loops(case):
     assert calibration_error(rows, labels) == pytest.approx(expected, abs=1e-5)
 
 
+@settings(deadline=None)
 @given(judged(), st.randoms(use_true_random=False))
 def test_the_order_of_the_faces_does_not_matter(case, random):
     rows, labels = case
@@ -217,6 +220,7 @@ def test_the_order_of_the_faces_does_not_matter(case, random):
     assert flat(shuffled) == pytest.approx(flat(straight), abs=1e-6)
 
 
+@settings(deadline=None)
 @given(judged(classes=2))
 def test_probabilities_among_some_classes_are_probabilities_in_the_same_order(case):
     rows, labels = case
@@ -229,6 +233,7 @@ def test_probabilities_among_some_classes_are_probabilities_in_the_same_order(ca
     assert found["accuracy"] >= found["accuracy_all_classes"]
 
 
+@settings(deadline=None)
 @given(judged())
 def test_every_figure_is_a_share_or_none(case):
     for value in flat(scores(*case, (0, 1, 2), 0.6)):

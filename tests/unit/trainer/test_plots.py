@@ -88,6 +88,22 @@ def test_where_no_face_is_covered_no_point_is_marked(drawn, tmp_path):
     assert len(drawn[0].axes[0].get_lines()) == 1
 
 
+def test_the_axes_begin_where_there_is_something_to_see(drawn, tmp_path):
+    rows = np.full((200, 2), 0.05)
+    rows[:, 0] = 0.95
+    labels = np.zeros(200, int)
+    # The least sure of all, a mistake.
+    rows[0], labels[0] = (0.6, 0.4), 1
+    plots.risk_coverage(rows, labels, 0.5, tmp_path / "r.png")
+    left, right = drawn[0].axes[0].get_xlim()
+    assert 0.9 < left < 0.995
+    assert 1 < right < 1.01
+    plots.roc(rows, labels, NAMES[:2], tmp_path / "r.png")
+    assert drawn[1].axes[0].get_ylim()[0] > 0.9
+    plots.risk_coverage(ROWS, LABELS, 0.99, tmp_path / "r.png")
+    assert drawn[2].axes[0].get_xlim()[0] == 0
+
+
 def answer_of(folder, count):
     paths = [folder / f"{index}.png" for index in range(count)]
     for index, path in enumerate(paths):
