@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
-Wearing = Literal["correct", "nose_tip_out", "nose_out", "below_mouth", "chin"]
+Wearing = Literal[
+    "correct",
+    "nose_tip_out",
+    "nose_out",
+    "below_mouth",
+    "chin",
+    "mouth_out",
+    "half_off",
+    "one_ear",
+]
 Style = Literal["surgical", "cloth", "dark", "respirator", "patterned"]
 WEARINGS: tuple[Wearing, ...] = get_args(Wearing)
 STYLES: tuple[Style, ...] = get_args(Style)
@@ -23,24 +32,61 @@ TEMPLATE: Floats = np.array(
 )
 # The part of the face plane on which a mask is drawn: u and v ranges.
 _U0, _U1, _V0, _V1 = -1.5, 1.5, -0.2, 3.0
-# Middle of the mask's upper edge and of its lower edge, as ranges of v. The nose tip is at 0.57,
-# the mouth at 1.16, the chin at about 1.85.
-_EDGES: dict[Wearing, tuple[tuple[float, float], tuple[float, float]]] = {
-    "correct": ((0.14, 0.34), (1.82, 2.08)),
-    "nose_tip_out": ((0.62, 0.70), (1.90, 2.12)),
-    "nose_out": ((0.74, 0.92), (1.92, 2.20)),
-    "below_mouth": ((1.32, 1.46), (2.02, 2.32)),
-    "chin": ((1.42, 1.62), (2.08, 2.50)),
+
+Range = tuple[float, float]
+
+
+class Fit(NamedTuple):
+    """How a mask sits, as ranges of v: its edges in the middle, and what its upper edge drops
+    from the middle to the sides (negative: the sides are higher, as of a mask pulled down)."""
+
+    top: Range
+    bottom: Range
+    drop: Range
+
+
+# The nose tip is at 0.57, the nostrils at 0.68, the mouth at 1.16, the chin at about 1.85.
+_FITS: dict[Wearing, Fit] = {
+    "correct": Fit((0.08, 0.42), (1.82, 2.12), (0.08, 0.38)),
+    "nose_tip_out": Fit((0.72, 0.80), (1.90, 2.15), (-0.22, 0.08)),
+    "nose_out": Fit((0.78, 0.98), (1.92, 2.25), (-0.40, 0.08)),
+    "below_mouth": Fit((1.34, 1.48), (2.02, 2.36), (-0.55, -0.05)),
+    "chin": Fit((1.45, 1.66), (2.12, 2.60), (-0.70, -0.10)),
+    "mouth_out": Fit((0.05, 0.30), (0.90, 1.00), (-0.05, 0.20)),
+    "half_off": Fit((0.22, 0.40), (1.70, 2.00), (0.05, 0.30)),
+    "one_ear": Fit((0.22, 0.40), (1.70, 2.00), (0.05, 0.30)),
 }
+_EAR: Floats = np.array([1.0, 0.6], np.float32)
+"""Where a mask that has come off one ear still holds: it has turned about this point."""
 
 
 class Outline(NamedTuple):
-    """A mask's border in face coordinates; `top` and `bottom` are the v of its middle edges."""
+    """A mask's border in face coordinates.
+
+    `middle` and `side` are the v of the upper and lower edge there before the mask was turned;
+    `half` is its half width; `pose` (2 x 3) turns it to where it hangs; `held` is 1 or -1 where
+    only the right or left ear holds it, else 0; `corners` are right upper, right lower, left
+    lower, left upper.
+    """
 
     points: Floats
-    top: float
-    bottom: float
     corners: Floats
+    middle: Range
+    side: Range
+    half: float
+    pose: Floats
+    held: int
+
+    def cloth(self, u: Floats, v: Floats) -> tuple[Floats, Floats]:
+        """Where on the cloth the face coordinates lie: across (u), and 0..1 from top to bottom."""
+        inverse = np.linalg.inv(self.pose[:, :2])
+        du, dv = u - self.pose[0, 2], v - self.pose[1, 2]
+        across = inverse[0, 0] * du + inverse[0, 1] * dv
+        down = inverse[1, 0] * du + inverse[1, 1] * dv
+        bend = np.minimum(np.abs(across) / self.half, 1.0) ** 1.5
+        top = self.middle[0] + (self.side[0] - self.middle[0]) * bend
+        bottom = self.middle[1] + (self.side[1] - self.middle[1]) * bend
+        return across, (down - top) / np.maximum(bottom - top, 0.1)
 
 
 class FaceFrame(NamedTuple):
@@ -70,9 +116,9 @@ def paint_mask(
         raise ValueError(f"unknown mask style {style!r}; one of {', '.join(STYLES)}")
     frame = face_frame(landmarks)
     outline = mask_outline(wearing, rng)
-    pixels_per_unit = float(np.clip(1.6 * frame.scale, 24, 160))
-    colour = _fabric(style, outline, pixels_per_unit, rng)
+    pixels_per_unit = sheet_scale(frame)
     alpha = coverage(outline, pixels_per_unit)
+    colour = _fabric(style, outline, alpha, pixels_per_unit, rng)
     strap_colour, straps = _straps(style, outline, pixels_per_unit, rng)
     colour = np.where(alpha[..., None] > 0.02, colour, strap_colour)
     sheet = np.dstack([colour, np.maximum(alpha, straps)])
@@ -96,37 +142,58 @@ def face_frame(landmarks: NDArray[np.floating]) -> FaceFrame:
     return FaceFrame(matrix, points[2] - nose, float(np.sqrt(area)))
 
 
+def sheet_scale(frame: FaceFrame) -> float:
+    """Pixels of the sheet per unit of face coordinates that suit a face of this size."""
+    return float(np.clip(1.6 * frame.scale, 24, 160))
+
+
 def mask_outline(wearing: Wearing, rng: np.random.Generator) -> Outline:
     """A smooth closed border for a mask that is worn in the given way, with a little chance."""
-    if wearing not in _EDGES:
+    if wearing not in _FITS:
         raise ValueError(f"unknown way of wearing {wearing!r}; one of {', '.join(WEARINGS)}")
-    (top0, top1), (bottom0, bottom1) = _EDGES[wearing]
-    top, bottom = rng.uniform(top0, top1), rng.uniform(bottom0, bottom1)
-    side_top = top + (rng.uniform(0.16, 0.36) if wearing == "correct" else rng.uniform(-0.08, 0.1))
-    side_bottom = top + (bottom - top) * rng.uniform(0.62, 0.8)
-    wide = rng.uniform(0.86, 1.02)
+    top, bottom, drop = (float(rng.uniform(*span)) for span in _FITS[wearing])
+    side_top = top + drop
+    side_bottom = side_top + (bottom - side_top) * rng.uniform(0.5, 0.75)
+    half = rng.uniform(0.88, 1.06) * (1.0 if side_top < 1.2 else 0.94)
     jaw = max(1.0 - 0.3 * max(0.0, side_bottom - 1.0), 0.6)
-    upper = wide * (1.0 if side_top < 1.0 else 0.92)
-    lower = wide * jaw * rng.uniform(0.86, 0.96)
-    tilt = rng.normal(0.0, 0.03)
-    half = [
+    lower = half * jaw * rng.uniform(0.86, 1.06)
+    # A wire presses the edge to the nose; without it the edge hangs like a bowl.
+    near, far = (0.12, 0.72) if drop > 0 else (0.1, 0.5)
+    right = np.array([
         (0.0, top),
-        (0.22, top + 0.12 * (side_top - top)),
-        (0.58, top + 0.72 * (side_top - top)),
-        (upper, side_top),
-        (0.5 * (upper + lower) + 0.02, 0.5 * (side_top + side_bottom)),
+        (0.22, top + near * drop),
+        (0.58, top + far * drop),
+        (half, side_top),
+        (0.5 * (half + lower) + 0.02, 0.5 * (side_top + side_bottom)),
         (lower, side_bottom),
         (0.52 * lower + 0.06, bottom - 0.2 * (bottom - side_bottom)),
         (0.0, bottom),
-    ]
-    right = np.array(half)
-    left = right[1:-1][::-1] * [-1.0, 1.0]
-    ring = np.vstack([right, left])
-    ring[:, 1] += tilt * ring[:, 0]
-    ring += rng.normal(0.0, 0.012, ring.shape)
-    count = len(half)
-    corners = ring[[3, 5, count + 1, count + 3]]  # right upper, right lower, left lower, left upper
-    return Outline(_smooth(ring).astype(np.float32), top, bottom, corners.astype(np.float32))
+    ])  # fmt: skip
+    ring = np.vstack([right, right[1:-1][::-1] * [-1.0, 1.0]])
+    ring[:, 1] += rng.normal(0.0, 0.03 if wearing == "correct" else 0.06) * ring[:, 0]
+    ring += rng.normal(0.0, 0.012 if wearing == "correct" else 0.022, ring.shape)
+    pose, held = _pose(wearing, rng)
+    ring = ring @ pose[:, :2].T + pose[:, 2]
+    corners = ring[[3, 5, len(right) + 1, len(right) + 3]].astype(np.float32)
+    edges = (top, bottom), (side_top, side_bottom)
+    return Outline(_smooth(ring).astype(np.float32), corners, *edges, half, pose, held)
+
+
+def _pose(wearing: Wearing, rng: np.random.Generator) -> tuple[Floats, int]:
+    """How a mask that one ear lost has turned about the other (2 x 3), and which ear holds it."""
+    if wearing not in ("half_off", "one_ear"):
+        return np.eye(2, 3, dtype=np.float32), 0
+    held = int(rng.choice([-1, 1]))
+    hangs = wearing == "one_ear"
+    turn = np.deg2rad(rng.uniform(65, 88) if hangs else rng.uniform(28, 45))
+    cos, sin = float(np.cos(turn)), float(np.sin(turn))
+    # What hangs from one ear is seen from its side, on the cheek.
+    narrow = rng.uniform(0.3, 0.55) if hangs else 1.0
+    matrix = np.array([[cos, held * sin], [-held * sin, cos]]) * [rng.uniform(0.8, 1.0), narrow]
+    ear = _EAR * [held, 1]
+    inward = rng.uniform(0.15, 0.45) if hangs else 0.0
+    shift = ear - matrix @ ear - [held * inward, 0.0]
+    return np.column_stack([matrix, shift]).astype(np.float32), held
 
 
 def coverage(outline: Outline, pixels_per_unit: float) -> Floats:
@@ -190,9 +257,9 @@ def blend_sheet(
     alpha = np.clip(warped[..., 3] * opacity, 0.0, 1.0)
     face = bgr[y0:y1, x0:x1].astype(np.float32)
     mask = warped[..., :3] * (_light(face, alpha) ** np.float32(relight))[..., None]
-    mask += rng.normal(0.0, 2.0, alpha.shape).astype(np.float32)[..., None]
-    shadow = cv2.GaussianBlur(alpha, (0, 0), max(0.7, 0.05 * frame.scale))
-    face *= 1.0 - 0.28 * shadow[..., None]
+    mask += 2.0 * rng.standard_normal(alpha.shape, np.float32)[..., None]
+    shadow = cv2.GaussianBlur(alpha, (0, 0), max(0.7, rng.uniform(0.03, 0.07) * frame.scale))
+    face *= np.float32(1.0) - np.float32(rng.uniform(0.15, 0.4)) * shadow[..., None]
     mixed = face + alpha[..., None] * (mask - face)
     touched = (shadow > 0.01)[..., None]
     out[y0:y1, x0:x1] = np.where(touched, np.clip(mixed, 0, 255), out[y0:y1, x0:x1])
@@ -236,7 +303,7 @@ def _to_sheet(points: Floats, pixels_per_unit: float) -> Floats:
     return (points - np.array([_U0, _V0], np.float32)) * np.float32(pixels_per_unit)
 
 
-def _smooth(ring: NDArray[np.float64], steps: int = 8) -> NDArray[np.float64]:
+def _smooth(ring: NDArray[np.floating], steps: int = 8) -> NDArray[np.float64]:
     """A closed Catmull-Rom curve through the points."""
     p0, p1, p2, p3 = (np.roll(ring, shift, axis=0)[:, None] for shift in (1, 0, -1, -2))
     t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
@@ -251,9 +318,9 @@ def _smooth(ring: NDArray[np.float64], steps: int = 8) -> NDArray[np.float64]:
 
 _PALETTES: dict[Style, tuple[tuple[int, int, int], ...]] = {  # BGR
     "surgical": ((225, 190, 140), (235, 215, 175), (205, 215, 165), (240, 240, 238),
-                 (200, 185, 230)),
+                 (246, 244, 240), (228, 205, 170), (200, 185, 230), (175, 190, 130)),
     "cloth": ((90, 90, 200), (140, 110, 60), (80, 140, 90), (170, 170, 175), (60, 150, 210),
-              (150, 90, 140), (215, 225, 235), (120, 140, 165)),
+              (150, 90, 140), (215, 225, 235), (120, 140, 165), (150, 175, 215), (90, 120, 165)),
     "dark": ((28, 26, 26), (45, 40, 36), (60, 38, 28), (38, 34, 52)),
     "respirator": ((240, 242, 242), (228, 230, 228), (205, 205, 205), (70, 70, 72)),
     "patterned": ((90, 60, 190), (200, 160, 90), (80, 150, 120), (225, 225, 225), (60, 60, 60),
@@ -261,60 +328,72 @@ _PALETTES: dict[Style, tuple[tuple[int, int, int], ...]] = {  # BGR
 }  # fmt: skip
 
 
-def _fabric(style: Style, outline: Outline, ppu: float, rng: np.random.Generator) -> Floats:
+def _fabric(
+    style: Style, outline: Outline, alpha: Floats, ppu: float, rng: np.random.Generator
+) -> Floats:
     """The mask's colours on the sheet, h x w x 3, BGR 0..255, as if worn in even light."""
-    height, width = _sheet_shape(ppu)
-    u = np.linspace(_U0, _U1, width, dtype=np.float32)[None, :]
-    v = np.linspace(_V0, _V1, height, dtype=np.float32)[:, None]
+    u, depth = outline.cloth(*sheet_pixels(ppu))
     palette = _PALETTES[style]
     base = np.array(palette[rng.integers(len(palette))], np.float32) + rng.normal(0, 12, 3)
-    colour = np.broadcast_to(base.astype(np.float32), (height, width, 3)).copy()
+    colour = np.broadcast_to(base.astype(np.float32), (*u.shape, 3)).copy()
     if style == "patterned":
-        _print_pattern(colour, u, v, rng)
-    depth = (v - outline.top) / max(outline.bottom - outline.top, 1e-3)
+        _print_pattern(colour, u, depth * 1.7, rng)
     shade = 1.06 - 0.26 * np.abs(u) ** 2.2 - 0.2 * np.clip(depth - 0.45, 0, 1) ** 1.5
-    shade = shade + 0.07 * np.exp(-((u / 0.25) ** 2)) * np.exp(-(((depth - 0.3) / 0.3) ** 2))
-    shade = shade + _folds(height, width, rng)
+    shade += 0.07 * np.exp(-((u / 0.25) ** 2)) * np.exp(-(((depth - 0.3) / 0.3) ** 2))
+    shade += rng.normal(0, 0.08) * u + folds(u, depth, rng)
     if style == "surgical":
-        shade = shade + _pleats(u, depth, rng)
+        shade += _pleats(u, depth, rng)
     elif style == "respirator":
-        shade = shade + _respirator_relief(u, depth, rng)
+        shade += _respirator_relief(u, depth, rng)
     elif style == "cloth" and rng.random() < 0.6:
-        shade = shade - 0.12 * np.exp(-((u / 0.02) ** 2))
-    if style in ("surgical", "cloth"):
-        shade = shade - 0.1 * np.exp(-(((depth - 0.05) / 0.02) ** 2))
-    weave = rng.normal(0.0, 0.02 if style in ("cloth", "patterned") else 0.008, (height, width))
-    return np.asarray(np.clip(colour * (shade + weave)[..., None], 0, 255), np.float32)
+        shade -= 0.12 * np.exp(-((u / 0.02) ** 2))
+    shade += _hem(alpha, ppu, rng)
+    weave = 0.02 if style in ("cloth", "patterned") else 0.008
+    shade += weave * rng.standard_normal(u.shape, np.float32)
+    return np.asarray(np.clip(colour * shade[..., None], 0, 255), np.float32)
 
 
-def _folds(height: int, width: int, rng: np.random.Generator) -> Floats:
-    """Soft creases: coarse noise, stretched sideways."""
+def folds(u: Floats, depth: Floats, rng: np.random.Generator) -> Floats:
+    """Brightness that creases add to cloth, at its coordinates `u` and `depth` (h x w each)."""
     coarse = rng.normal(0.0, 0.05, (8, 5)).astype(np.float32)
-    return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
+    relief = cv2.resize(coarse, u.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    for _ in range(rng.integers(0, 4)):
+        # A crease: bright on one flank, dark on the other, fading to its ends.
+        place, slope, bend = rng.uniform(0.1, 0.9), rng.normal(0, 0.25), rng.normal(0, 0.15)
+        across = (depth - place - slope * u - bend * u**2) / rng.uniform(0.04, 0.1)
+        length = np.exp(-(((u - rng.uniform(-0.8, 0.8)) / 0.5) ** 2))
+        relief -= rng.uniform(0.1, 0.3) * across * np.exp(-(across**2)) * length
+    return np.asarray(relief, np.float32)
+
+
+def _hem(alpha: Floats, ppu: float, rng: np.random.Generator) -> Floats:
+    """The cloth turns away and is sewn double along its border."""
+    inside = cv2.distanceTransform((alpha > 0.5).astype(np.uint8), cv2.DIST_L2, 3) / ppu
+    seam = rng.uniform(0.0, 0.12)
+    rim = -0.16 * np.exp(-inside / 0.07) + seam * np.exp(-(((inside - 0.03) / 0.02) ** 2))
+    return np.asarray(rim - seam * np.exp(-(((inside - 0.08) / 0.015) ** 2)), np.float32)
 
 
 def _pleats(u: Floats, depth: Floats, rng: np.random.Generator) -> Floats:
     """Three pleats that sag in the middle: a dark line with a light one below."""
-    relief = np.zeros(np.broadcast_shapes(u.shape, depth.shape), np.float32)
-    for place in (0.36, 0.55, 0.74):
-        line = depth - place - rng.normal(0, 0.012) - 0.05 * (1 - u**2)
-        relief += -0.15 * np.exp(-((line / 0.014) ** 2)) + 0.07 * np.exp(
-            -(((line - 0.035) / 0.02) ** 2)
-        )
+    relief = np.zeros_like(depth)
+    for place in (0.3, 0.5, 0.7):
+        line = depth - place - rng.normal(0, 0.015) - 0.05 * (1 - u**2)
+        relief -= rng.uniform(0.06, 0.18) * np.exp(-((line / 0.018) ** 2))
+        relief += 0.07 * np.exp(-(((line - 0.035) / 0.02) ** 2))
     return relief
 
 
 def _respirator_relief(u: Floats, depth: Floats, rng: np.random.Generator) -> Floats:
     """A folded ridge (upright or level), and now and then a valve."""
-    shape = np.broadcast_shapes(u.shape, depth.shape)
-    ridge = u + 0 * depth if rng.random() < 0.6 else (depth - 0.5) + 0.08 * u**2
+    ridge = u if rng.random() < 0.6 else (depth - 0.5) + 0.08 * u**2
     relief = -0.16 * np.exp(-((ridge / 0.02) ** 2)) + 0.10 * np.exp(-(((ridge + 0.06) / 0.05) ** 2))
-    relief = relief - 0.1 * np.clip(ridge, 0, 0.4)
+    relief -= rng.uniform(0, 0.2) * np.clip(ridge, 0, 0.4)
     if rng.random() < 0.25:
-        side = rng.choice([-0.4, 0.4])
-        distance = np.sqrt((u - side) ** 2 + ((depth - 0.45) * 1.4) ** 2)
-        relief = relief - 0.3 * (distance < 0.17) + 0.12 * (np.abs(distance - 0.1) < 0.02)
-    return np.asarray(np.broadcast_to(relief, shape), np.float32)
+        side = rng.choice([-0.4, 0.0, 0.4])
+        distance = np.sqrt((u - side) ** 2 + ((depth - 0.45) * 1.6) ** 2)
+        relief = relief - 0.2 * (distance < 0.2) + 0.12 * (np.abs(distance - 0.12) < 0.02)
+    return np.asarray(relief, np.float32)
 
 
 def _print_pattern(colour: Floats, u: Floats, v: Floats, rng: np.random.Generator) -> None:
@@ -342,15 +421,31 @@ def _straps(
 ) -> tuple[Floats, Floats]:
     """The straps' colour (BGR) and their opacity on the sheet."""
     canvas = np.zeros(_sheet_shape(ppu), np.uint8)
-    thick = max(1, round((0.05 if style == "respirator" else 0.035) * ppu))
-    ear = np.array([rng.uniform(1.16, 1.32), rng.uniform(0.2, 0.5)], np.float32)
-    loose = rng.uniform(0.15, 0.5)
-    for index, corner in enumerate(outline.corners):
-        side = np.array([1.0 if index < 2 else -1.0, 1.0], np.float32)
-        target = ear * side + np.array([0.0, loose if index in (1, 2) else 0.0], np.float32)
-        ends = _to_sheet(np.stack([corner, target]).astype(np.float32), ppu)
-        start, end = np.round(ends * 16).astype(int).tolist()
-        cv2.line(canvas, start, end, 255, thick, cv2.LINE_AA, 4)
+    thick = max(1, round((0.045 if style == "respirator" else 0.028) * ppu))
+    ear = np.array([rng.uniform(1.1, 1.3), rng.uniform(0.2, 0.5)], np.float32)
+    for side, (upper, lower) in ((1, (0, 1)), (-1, (3, 2))):
+        ends = outline.corners[[upper, lower]]
+        if outline.held == -side:
+            # Off the ear: one loop that dangles from the cloth.
+            away = rng.uniform(0.5, 1.0) * (ends.mean(axis=0) - outline.points.mean(axis=0))
+            curves = [np.stack([ends[0], ends.mean(axis=0) + away + [0, 0.3], ends[1]])]
+        else:
+            slack = [side * rng.uniform(0, 0.12), rng.uniform(0, 0.2)]
+            hold = ear * [side, 1]
+            curves = [np.stack([end, (end + hold) / 2 + slack, hold]) for end in ends]
+        for curve in curves:
+            places = np.round(_to_sheet(_arc(curve), ppu) * 16).astype(np.int32)
+            cv2.polylines(canvas, [places], isClosed=False, color=255, thickness=thick,
+                          lineType=cv2.LINE_AA, shift=4)  # fmt: skip
     dark = style == "dark" or rng.random() < 0.15
-    colour = np.full(3, 45.0 if dark else 215.0, np.float32) + rng.normal(0, 10, 3)
-    return colour.astype(np.float32), canvas.astype(np.float32) * np.float32(0.85 / 255.0)
+    colour = np.full(3, 45.0 if dark else 205.0, np.float32) + rng.normal(0, 12, 3)
+    # Hair, ears and the turn of the head hide them more often than not.
+    opacity = 0.0 if rng.random() < 0.3 else rng.uniform(0.3, 0.9)
+    return colour.astype(np.float32), canvas.astype(np.float32) * np.float32(opacity / 255.0)
+
+
+def _arc(curve: NDArray[np.floating], steps: int = 10) -> Floats:
+    """A quadratic Bezier curve through its control points (3 x 2)."""
+    t = np.linspace(0, 1, steps)[:, None]
+    arc = (1 - t) ** 2 * curve[0] + 2 * t * (1 - t) * curve[1] + t**2 * curve[2]
+    return np.asarray(arc, np.float32)

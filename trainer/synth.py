@@ -133,11 +133,11 @@ def lend_mask(
     outline = mask_outline(wearing, rng)
     ppu = float(np.clip(1.6 * frame.scale, 24, 160))
     u, v = sheet_pixels(ppu)
-    # From the outline's height to the part of the lender's face that is surely cloth.
-    share = (v - outline.top) / (outline.bottom - outline.top)
+    # From the height on the cloth to the part of the lender's face that is surely cloth.
+    across, share = outline.cloth(u, v)
     low, high = (0.55, 1.65) if wearing != "chin" else (0.7, rng.uniform(1.1, 1.65))
     from_v = low + np.clip(share, -0.1, 1.1) * (high - low)
-    from_u = np.clip(u, -0.95, 0.95) * 0.78
+    from_u = np.clip(across, -0.95, 0.95) * 0.78
     places = np.stack([from_u, from_v, np.ones_like(u)], axis=-1) @ source.matrix.T
     places += source.bulge * np.clip(1 - from_u**2, 0, 1)[..., None]
     cloth = cv2.remap(
