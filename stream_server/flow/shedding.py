@@ -10,11 +10,16 @@ from enum import IntEnum
 
 WINDOW_SECONDS = 1.0
 LEAST_FRAMES = 4
+LONGEST_WINDOW_SECONDS = 10.0
+"""A stream of few frames a second is judged by its last few, if they are not older than this."""
 MISSED_SHARE = 0.2
-"""A step is added when more than this share of the window's frames missed the budget."""
+"""A step is added when more than one frame, and more than this share of the window's frames,
+missed the budget."""
 CALM_SHARE = 0.6
 CALM_SECONDS = 4.0
-"""A step is taken back when all frames stayed under this share of the budget for so long."""
+"""A step is taken back when the frames stayed under this share of the budget for so long."""
+MOST_CALM_SECONDS = 120.0
+"""A step that was taken back too early is kept twice as long the next time, up to this."""
 SETTLE_SECONDS = 0.7
 """Between two steps: the last one must have shown its effect."""
 
@@ -37,29 +42,39 @@ class Shedding:
         self._frames: deque[tuple[float, float]] = deque(maxlen=256)
         self._changed = float("-inf")
         self._strained = float("-inf")
+        self._patience = dict.fromkeys(Step, CALM_SECONDS)
+        self._relieved = float("-inf")
         self.step = Step.NOTHING
 
     def observe(self, latency: float, now: float) -> bool:
         """One frame was judged; returns whether it missed the budget. May change `step`."""
-        missed = latency > self._budget
-        if latency > CALM_SHARE * self._budget:
-            self._strained = now
         self._frames.append((now, latency))
-        while self._frames[0][0] < now - WINDOW_SECONDS:
+        while self._old(now - self._frames[0][0]):
             self._frames.popleft()
+        if self._often_over(CALM_SHARE * self._budget):
+            self._strained = now
         if now - self._changed >= SETTLE_SECONDS:
             self._reconsider(now)
-        return missed
+        return latency > self._budget
+
+    def _old(self, age: float) -> bool:
+        window = WINDOW_SECONDS if len(self._frames) > LEAST_FRAMES else LONGEST_WINDOW_SECONDS
+        return age > window
+
+    def _often_over(self, seconds: float) -> bool:
+        since = [latency for at, latency in self._frames if at > self._changed]
+        return sum(latency > seconds for latency in since) > max(1.0, MISSED_SHARE * len(since))
 
     def _reconsider(self, now: float) -> None:
-        since = [latency for at, latency in self._frames if at > self._changed]
-        misses = sum(latency > self._budget for latency in since)
-        if len(since) >= LEAST_FRAMES and misses > MISSED_SHARE * len(since):
-            self._go(min(self.step + 1, Step.FEWER_FRAMES), now)
-        elif self.step and now - max(self._strained, self._changed) >= CALM_SECONDS:
-            self._go(self.step - 1, now)
-
-    def _go(self, step: int, now: float) -> None:
-        if step != self.step:
-            self.step = Step(step)
-            self._changed = now
+        enough = sum(at > self._changed for at, _ in self._frames) >= LEAST_FRAMES
+        calm = now - max(self._strained, self._changed)
+        if enough and self._often_over(self._budget) and self.step < Step.FEWER_FRAMES:
+            # A load between two steps would else be tried and missed every few seconds.
+            held = now - self._relieved >= self._patience[self.step]
+            longer = CALM_SECONDS if held else 2 * self._patience[self.step]
+            self._patience[self.step] = min(longer, MOST_CALM_SECONDS)
+            self.step, self._changed = Step(self.step + 1), now
+            self._relieved = float("-inf")
+        elif self.step and calm >= self._patience[Step(self.step - 1)]:
+            self.step, self._changed = Step(self.step - 1), now
+            self._relieved = now

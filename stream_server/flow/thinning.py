@@ -10,12 +10,14 @@ class Thinning:
     """Says which frames to take. Times are seconds of one clock; the first frame is taken."""
 
     def __init__(self) -> None:
-        self._next = float("-inf")
+        self._slot = float("-inf")
 
     def due(self, at: float, fps: float) -> bool:
         """Whether to take the frame of time `at` when `fps` frames a second are wanted."""
         interval = 1.0 / fps
-        if at < self._next - SLACK * interval:
+        late = at - self._slot - interval
+        if late < -SLACK * interval:
             return False
-        self._next = max(self._next, at - interval) + interval
+        # A frame that comes a little late keeps the beat; after a gap a new one begins.
+        self._slot = self._slot + interval if late < interval else at
         return True

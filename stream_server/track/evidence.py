@@ -19,8 +19,9 @@ MOST_WEIGHT = 3.0
 """More evidence than this many good crops counts no more: a true change must get through."""
 FIRST_WEIGHT, FIRST_CROPS = 1.2, 6
 """A first verdict needs more than one good crop, or this many poor ones."""
-LEAD_SECONDS = 0.2
-"""Another label must lead for so long before a verdict changes."""
+AGAINST_SECONDS = 0.29
+"""Crops must speak against a verdict for so long before it changes: a mask that is being put on
+looks worn wrong in passing. As long as half a second to a told change allows."""
 DOUBT_SECONDS = 0.5
 """A verdict is taken back when no label has been likely enough for so long."""
 STAY_MARGIN = 0.1
@@ -37,8 +38,7 @@ class Evidence:
         self._sum: Probabilities = np.zeros(len(labels))
         self._weight = 0.0
         self._at = 0.0
-        self._leader = -1
-        self._leads_since = 0.0
+        self._against_since: float | None = None
         self._doubt_since: float | None = None
         self.verdict = Verdict.UNCERTAIN
         self.seen = 0
@@ -53,7 +53,7 @@ class Evidence:
         self._weight = kept + weight
         self._at = now
         self.seen += 1
-        self._decide(now)
+        self._decide(Verdict(self._labels[int(np.argmax(probabilities))]), now)
 
     @property
     def probabilities(self) -> Probabilities:
@@ -73,32 +73,35 @@ class Evidence:
     @property
     def settled(self) -> bool:
         """Whether another crop would hardly tell anything new."""
-        if self.verdict is Verdict.UNCERTAIN:
+        if self.verdict is Verdict.UNCERTAIN or self._against_since is not None:
             return False
-        means = self.probabilities
-        leads = self._labels[int(means.argmax())] == self.verdict.value
-        return leads and float(means.max()) >= self._threshold
+        return self.confidence >= self._threshold
 
-    def _decide(self, now: float) -> None:
+    def _decide(self, newest: Verdict, now: float) -> None:
+        """Take the likeliest label for the verdict if that may be; `newest` is the last crop's."""
         means = self.probabilities
         best = int(means.argmax())
-        if best != self._leader:
-            self._leader, self._leads_since = best, now
-        label, likely = Verdict(self._labels[best]), float(means[best]) >= self._threshold
+        leader, likely = Verdict(self._labels[best]), float(means[best]) >= self._threshold
         if self.verdict is Verdict.UNCERTAIN:
             if likely and (self._weight >= FIRST_WEIGHT or self.seen >= FIRST_CROPS):
-                self._settle(label)
-        elif label is not self.verdict:
-            if likely and now - self._leads_since >= LEAD_SECONDS:
-                self._settle(label)
-            else:
-                self._doubt(now, self.confidence < self._threshold - STAY_MARGIN)
+                self._settle(leader)
+        elif self._spoken_against(leader, newest, now) and likely and newest is leader:
+            self._settle(leader)
         else:
-            self._doubt(now, float(means[best]) < self._threshold - STAY_MARGIN)
+            self._doubt(now, self.confidence < self._threshold - STAY_MARGIN)
+
+    def _spoken_against(self, leader: Verdict, newest: Verdict, now: float) -> bool:
+        """Whether another label leads after crops spoke against the verdict for long enough."""
+        if leader is newest is self.verdict:
+            self._against_since = None
+        elif self._against_since is None and newest is not self.verdict:
+            self._against_since = now
+        since = self._against_since
+        return leader is not self.verdict and since is not None and now - since >= AGAINST_SECONDS
 
     def _settle(self, verdict: Verdict) -> None:
         self.verdict = verdict
-        self._doubt_since = None
+        self._against_since = self._doubt_since = None
 
     def _doubt(self, now: float, doubtful: bool) -> None:
         if not doubtful:

@@ -29,16 +29,23 @@ COASTING_SECONDS = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """What the pixels of a box did since the frame before: shift in pixels, growth as a factor."""
+    """What the pixels of a box did since the frame before: shift in pixels, growth as a factor.
+
+    `followed` is the share (0..1) of its points that were found again.
+    """
 
     dx: float
     dy: float
     growth: float
+    followed: float = 1.0
 
 
 @dataclass(slots=True, eq=False)
 class Track:
-    """One face over time. `velocity` is in pixels a second, `at` the time that `box` is for."""
+    """One face over time. `velocity` is in pixels a second, `at` the time that `box` is for.
+
+    `followed` is the share (0..1) of its points that the last look at the picture found again.
+    """
 
     id: int
     box: FaceBox
@@ -48,6 +55,7 @@ class Track:
     hits: int = 1
     missed: bool = False
     velocity: tuple[float, float] = (0.0, 0.0)
+    followed: float = 1.0
 
     @property
     def confirmed(self) -> bool:
@@ -84,6 +92,7 @@ class Tracker:
             if elapsed <= 0:
                 continue
             move = None if track.missed else moves.get(track.id)
+            track.followed = 0.0 if move is None else move.followed
             if move is None:
                 vx, vy = track.velocity
                 track.box = moved(track.box, Move(vx * elapsed, vy * elapsed, 1.0))
