@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +114,16 @@ class Service:
         return took
 
 
-def start_service(folder: Path, cache: Path, *args: str, env: Mapping[str, str]) -> Service:
+MASKSTREAM = (str(Path(sys.executable).parent / "maskstream"),)
+
+
+def start_service(
+    folder: Path,
+    cache: Path,
+    *args: str,
+    env: Mapping[str, str],
+    command: Sequence[str] = MASKSTREAM,
+) -> Service:
     """Start the installed `maskstream serve` with its state in `folder`; waits for /readyz."""
     port = free_port()
     log = folder / f"serve-{port}.log"
@@ -123,7 +132,7 @@ def start_service(folder: Path, cache: Path, *args: str, env: Mapping[str, str])
     given = {"MASKSTREAM__STATE_DIR": str(state), "MASKSTREAM__CACHE_DIR": str(cache)}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [Path(sys.executable).parent / "maskstream", "serve", "--port", str(port), *args],
+            [*command, "serve", "--port", str(port), *args],
             env=clean | given | env,
             stdin=subprocess.DEVNULL,
             stdout=output,
