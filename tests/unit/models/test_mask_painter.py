@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from models.mask_painter import STYLES, WEARINGS, face_frame, mask_outline, paint_mask
+from models.mask_painter import (
+    STYLES,
+    WEARINGS,
+    face_frame,
+    mask_outline,
+    paint_mask,
+    sheet_map,
+)
 
 # A frontal face, 100 px between the eyes, in a picture of 400 x 400.
 LANDMARKS = np.array([[150, 130], [250, 130], [200, 187], [158, 246], [242, 246]], np.float32)
@@ -104,10 +111,12 @@ def test_the_mask_follows_a_turned_and_moved_face():
 
 def test_the_mask_bulges_to_where_the_nose_points():
     def middle(push):
+        """The column of the nose's row that shows the middle of the sheet, 150 wide."""
         nose = np.array([[0, 0], [0, 0], [push, 0], [0, 0], [0, 0]], np.float32)
-        return np.nonzero(changed("correct", landmarks=LANDMARKS + nose))[1].mean()
+        across, _ = sheet_map(face_frame(LANDMARKS + nose), 50, (0, 0, 400, 400))
+        return int(np.abs(across[187] - 75).argmin())
 
-    assert middle(-18) < middle(0) - 3 < middle(18) - 6
+    assert (middle(-18), middle(0), middle(18)) == (182, 200, 218)
 
 
 def test_a_face_outside_the_picture_is_no_error():
