@@ -27,11 +27,17 @@ def start_network(init: str) -> nn.Module:
     if init == "scratch":
         return network
     state = imagenet_state() if init == "imagenet" else file_state(Path(init))
-    problems = network.load_state_dict(state, strict=False)
-    # Of a torchvision network only the features fit; its classifier has other layers.
-    missing = [name for name in problems.missing_keys if name.startswith("features.")]
-    if missing or any(name.startswith(("features.", "head.")) for name in problems.unexpected_keys):
-        raise InputError(f"--init {init}: these are not weights of a MobileNetV3-Large")
+    if not any(name.startswith("head.") for name in state):
+        # A torchvision network: its classifier has other layers than our head.
+        fresh = {k: v for k, v in network.state_dict().items() if k.startswith("head.")}
+        state = {k: v for k, v in state.items() if not k.startswith("classifier.")} | fresh
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        line = str(error).splitlines()[-1].strip()
+        raise InputError(
+            f"--init {init}: not the weights of a MobileNetV3-Large as we build it ({line[:160]})"
+        ) from error
     return network
 
 

@@ -36,6 +36,9 @@ from trainer.initial import file_state, start_network
 from trainer.module import Average, FaceData, MaskModule
 from trainer.sets import Held, calm_opencv, read_faces, read_held, read_pools
 
+MACHINE = ("threads", "workers")
+"""Settings that may change between a kill and a resume; of threads, the last digits may too."""
+
 
 def run(
     data: Sequence[Path],
@@ -209,7 +212,7 @@ def open_run(out: Path, config: TrainConfig, *, resume: bool) -> TrainConfig:
         kept.write_text(to_yaml(config), encoding="utf-8")
         return config
     before, now = asdict(read_run(out)), asdict(config)
-    other = [key for key, value in now.items() if before[key] != value]
+    other = [key for key in now if key not in MACHINE and before[key] != now[key]]
     if other:
         key = other[0]
         raise ConfigError(
