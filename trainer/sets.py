@@ -24,6 +24,8 @@ from trainer.augment import augment
 from trainer.config import Shares, TrainConfig
 from trainer.data import (
     WIDE,
+    WITH_MASK,
+    WITHOUT_MASK,
     Crops,
     DataError,
     LabelledFace,
@@ -37,7 +39,7 @@ from trainer.data import (
 )
 from trainer.data.pictures import read_picture
 from trainer.landmarks import LandmarkFinder
-from trainer.synth import Finder, mark, paint_right, paint_wrong
+from trainer.synth import Finder, hard_negatives, mark, paint_right, paint_wrong
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -167,9 +169,12 @@ def paint_pools(
         raise DataError("no landmarks on the faces without a mask: nothing to paint on")
     right = config.painted // 4
     wrong = config.painted - right
+    hard = hard_negatives(bare, lenders, config.hard, rng) if config.hard else no_crops()
     return {
         "painted_with": paint_right(bare, lenders, right, rng) if right else no_crops(),
         "painted_incorrect": paint_wrong(bare, lenders, wrong, rng) if wrong else no_crops(),
+        "hard_with": hard.where(hard.labels == WITH_MASK),
+        "hard_without": hard.where(hard.labels == WITHOUT_MASK),
     }
 
 
