@@ -5,6 +5,7 @@ Every function takes and returns BGR, uint8, and draws its chances from the `rng
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from models.crop import Image
 from trainer.data import SIZE
@@ -17,8 +18,12 @@ def augment(wide: Image, size: int, rng: Rng) -> Image:
     image = move(wide, size, rng)
     if rng.random() < 0.15:
         image = occlude(image, rng)
+    if rng.random() < 0.08:
+        image = cut(image, rng)
     if rng.random() < 0.8:
         image = recolour(image, rng)
+    if rng.random() < 0.2:
+        image = light(image, rng)
     if rng.random() < 0.2:
         image = blur(image, rng)
     if rng.random() < 0.45:
@@ -31,22 +36,40 @@ def augment(wide: Image, size: int, rng: Rng) -> Image:
 
 
 def move(wide: Image, size: int, rng: Rng) -> Image:
-    """Mirror, turn, scale and shift, as a loose or tilted face box would."""
+    """Mirror, turn, scale and shift, as a loose or tilted face box would; or seen from the side."""
     angle = float(np.clip(rng.normal(0, 8), -25, 25))
     scale = size / SIZE * float(rng.uniform(0.82, 1.18))
     centre = wide.shape[0] / 2
-    matrix = np.asarray(cv2.getRotationMatrix2D((centre, centre), angle, scale), np.float64)
+    matrix = np.eye(3)
+    matrix[:2] = cv2.getRotationMatrix2D((centre, centre), angle, scale)
     matrix[0] *= rng.uniform(0.92, 1.08)
-    shift = rng.uniform(-0.07, 0.07, 2) * size
-    matrix[:, 2] = size / 2 - matrix[:, :2] @ [centre, centre] + shift
+    if rng.random() < 0.25:
+        matrix = _from_aside(size, rng) @ matrix
+    # The middle of the crop goes near the middle of the view, whatever was done to it.
+    middle = matrix @ [centre, centre, 1.0]
+    goal = size / 2 + rng.uniform(-0.07, 0.07, 2) * size
+    shift = np.eye(3)
+    shift[:2, 2] = goal - middle[:2] / middle[2]
+    matrix = shift @ matrix
     if rng.random() < 0.5:
-        matrix[0] = [-matrix[0, 0], -matrix[0, 1], size - matrix[0, 2]]
+        matrix = np.array([[-1.0, 0, size], [0, 1, 0], [0, 0, 1]]) @ matrix
     if size < 0.7 * SIZE:
         wide = np.asarray(cv2.blur(wide, (2, 2)), np.uint8)
-    moved = cv2.warpAffine(
+    moved = cv2.warpPerspective(
         wide, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     return np.asarray(moved, np.uint8)
+
+
+def _from_aside(size: int, rng: Rng) -> NDArray[np.float64]:
+    """A head turned away or a camera above it: foreshortened, one side nearer than the other."""
+    across, down = rng.uniform(-0.3, 0.3), rng.uniform(-0.15, 0.15)
+    tilt = np.array([[1 - 0.6 * abs(across), 0, 0], [0, 1 - 0.4 * abs(down), 0], [0, 0, 1.0]])
+    # Perspective about the middle of the view.
+    tilt[2, :2] = np.array([across, down]) / size
+    centre = np.eye(3)
+    centre[:2, 2] = size / 2
+    return np.asarray(centre @ tilt @ np.linalg.inv(centre), np.float64)
 
 
 def occlude(image: Image, rng: Rng) -> Image:
@@ -64,31 +87,56 @@ def occlude(image: Image, rng: Rng) -> Image:
     return out
 
 
+def cut(image: Image, rng: Rng) -> Image:
+    """A face at the picture's border: one side is missing, as the server fills it up."""
+    size = image.shape[0]
+    out = image.copy()
+    # Above and below little goes: a mask on the chin has to stay in sight.
+    turns = int(rng.integers(4))
+    most = 0.28 if turns % 2 else 0.1
+    gone = max(1, round(rng.uniform(0.04, most) * size))
+    side = np.rot90(out, turns)
+    side[:gone] = side[gone]
+    return out
+
+
 def recolour(image: Image, rng: Rng) -> Image:
     """Brightness, contrast, white balance, saturation; now and then no colour at all."""
-    pixels = image.astype(np.float32)
-    grey = pixels @ np.array([0.114, 0.587, 0.299], np.float32)
+    weights = np.array([0.114, 0.587, 0.299])
     saturation = 0.0 if rng.random() < 0.07 else rng.uniform(0.5, 1.4)
-    pixels = grey[..., None] + np.float32(saturation) * (pixels - grey[..., None])
-    middle = grey.mean()
-    pixels = (pixels - middle) * np.float32(rng.uniform(0.65, 1.3)) + middle
+    contrast = rng.uniform(0.65, 1.3)
     gains = rng.uniform(0.72, 1.28) * rng.uniform(0.9, 1.1, 3)
-    return np.asarray(np.clip(pixels * gains.astype(np.float32), 0, 255), np.uint8)
+    middle = float(weights @ cv2.mean(image)[:3])
+    mix = saturation * np.eye(3) + (1 - saturation) * weights
+    mix = np.column_stack([contrast * mix, np.full(3, (1 - contrast) * middle)]) * gains[:, None]
+    return np.asarray(cv2.transform(image, mix), np.uint8)
+
+
+def light(image: Image, rng: Rng) -> Image:
+    """Light from one side, or a shadow's edge across the face."""
+    size = image.shape[0]
+    turn = rng.uniform(0, 2 * np.pi)
+    along = np.linspace(-1, 1, size, dtype=np.float32)
+    place = np.float32(np.cos(turn)) * along + np.float32(np.sin(turn)) * along[:, None]
+    if rng.random() < 0.3:
+        place = np.tanh(np.float32(rng.uniform(2, 8)) * (place - np.float32(rng.normal(0, 0.4))))
+    gain = 1 + np.float32(rng.uniform(0.15, 0.5)) * place
+    return np.asarray(np.clip(image * gain[..., None], 0, 255), np.uint8)
 
 
 def dim(image: Image, rng: Rng) -> Image:
     """Low light with sensor noise, or a light behind the head."""
-    pixels = image.astype(np.float32) / 255
     if rng.random() < 0.6:
-        pixels = pixels ** np.float32(rng.uniform(1.0, 1.9)) * np.float32(rng.uniform(0.35, 0.9))
+        levels = np.linspace(0, 1, 256) ** rng.uniform(1.0, 2.0) * rng.uniform(0.25, 0.9)
+        pixels = levels.astype(np.float32)[image]
     else:
-        height, width = image.shape[:2]
-        y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-        glow = np.clip(x**2 + y**2 - 0.5, 0, 1)[..., None]
-        pixels = pixels * np.float32(rng.uniform(0.45, 0.8)) + glow * np.float32(
-            rng.uniform(0.3, 0.8)
-        )
-    pixels += rng.normal(0, rng.uniform(0.005, 0.03), image.shape).astype(np.float32)
+        size = image.shape[0]
+        along = np.linspace(-1, 1, size, dtype=np.float32) ** 2
+        glow = np.clip(along + along[:, None] - 0.5, 0, 1)[..., None]
+        pixels = image * np.float32(rng.uniform(0.35, 0.8) / 255)
+        pixels += glow * np.float32(rng.uniform(0.3, 0.8))
+    noise = np.float32(rng.uniform(0.005, 0.035))
+    pixels += noise * rng.standard_normal(image.shape, np.float32)
     return np.asarray(np.clip(pixels * 255, 0, 255), np.uint8)
 
 
@@ -118,6 +166,6 @@ def shrink(image: Image, rng: Rng) -> Image:
 
 def compress(image: Image, rng: Rng) -> Image:
     """JPEG artefacts."""
-    quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 80))]
+    quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 80))]
     _, coded = cv2.imencode(".jpg", image, quality)
     return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)
