@@ -20,9 +20,12 @@ MOST_WEIGHT = 3.0
 FIRST_WEIGHT, FIRST_CROPS = 1.2, 6
 """A first verdict needs more than one good crop, or this many poor ones."""
 AGAINST_SECONDS = 0.29
-"""Crops must speak against a verdict for so long before it changes: a mask that is being put on
-looks worn wrong in passing. As long as half a second to a told change allows."""
-DOUBT_SECONDS = 0.5
+"""Crops must speak against a verdict for so long before it changes: as long as half a second to a
+told change allows, less the time between two looks at a settled face."""
+PASSING_SECONDS = 0.44
+"""For so long before it changes to `incorrect`: every mask that is put on or taken off looks worn
+wrong in passing. The flow sees it come, so that the first crop is no later than the mask."""
+DOUBT_SECONDS = 1.0
 """A verdict is taken back when no label has been likely enough for so long."""
 STAY_MARGIN = 0.1
 """A verdict is kept down to this much below the threshold at which it was given."""
@@ -97,7 +100,8 @@ class Evidence:
         elif self._against_since is None and newest is not self.verdict:
             self._against_since = now
         since = self._against_since
-        return leader is not self.verdict and since is not None and now - since >= AGAINST_SECONDS
+        needed = PASSING_SECONDS if leader is Verdict.INCORRECT else AGAINST_SECONDS
+        return leader is not self.verdict and since is not None and now - since >= needed
 
     def _settle(self, verdict: Verdict) -> None:
         self.verdict = verdict

@@ -1,0 +1,61 @@
+import pytest
+
+from stream_server.frames import FaceBox
+from stream_server.track.cadence import Effort, classification_due, detection_due
+from stream_server.track.tracker import Track
+
+BOX = FaceBox(0, 0, 10, 10, 0.9)
+STILL, MOVING = 0.0, 0.02
+FULL = Effort()
+
+
+def track(hits: int = 2, *, missed: bool = False) -> Track:
+    return Track(1, BOX, 0.0, 0.0, 0.0, hits, missed)
+
+
+def first_due(tracks: list[Track], change: float, *, lost: bool, effort: Effort = FULL) -> float:
+    """Hundredths of a second until a detection."""
+    return next(n for n in range(200) if detection_due(tracks, n / 100, change, lost, effort))
+
+
+@pytest.mark.parametrize(
+    ("tracks", "change", "lost", "hundredths"),
+    [
+        ([], STILL, False, 25),
+        ([], MOVING, False, 10),
+        ([track()], STILL, False, 20),
+        ([track()], MOVING, False, 20),
+        ([track()], MOVING, True, 10),
+        ([track(), track(missed=True)], STILL, False, 10),
+        ([track(), track(hits=1)], STILL, False, 4),
+    ],
+    ids=["empty", "somebody comes", "steady", "steady moves", "flow lost", "missed", "new"],
+)
+def test_detection_comes_sooner_where_more_is_unknown(
+    tracks: list[Track], change: float, lost: bool, hundredths: float
+) -> None:
+    assert first_due(tracks, change, lost=lost) == hundredths
+
+
+def test_load_makes_detection_rarer() -> None:
+    assert first_due([track()], STILL, lost=False, effort=Effort(detect=2)) == 40
+
+
+def test_the_first_frame_is_always_looked_at() -> None:
+    assert detection_due([], float("inf"), STILL, False, Effort(detect=3))
+    assert classification_due(False, 1.0, float("inf"), Effort(recheck=3))
+
+
+def test_only_a_settled_face_that_looks_as_before_waits_for_its_next_crop() -> None:
+    assert not classification_due(True, 1.0, 0.15, FULL)
+    assert classification_due(True, 1.0, 0.2, FULL)
+    assert classification_due(False, 1.0, 0.001, FULL)
+    assert classification_due(True, 0.5, 0.001, FULL)
+
+
+def test_load_makes_only_repeated_classifications_rarer() -> None:
+    less = Effort(recheck=3)
+    assert not classification_due(True, 1.0, 0.5, less)
+    assert classification_due(True, 1.0, 0.6, less)
+    assert classification_due(False, 1.0, 0.001, less)
+    assert classification_due(True, 0.5, 0.001, less)
