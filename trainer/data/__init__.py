@@ -2,7 +2,7 @@
 
 from trainer.data.classes import INCORRECT, WITH_MASK, WITHOUT_MASK, DataError, label_of
 from trainer.data.crops import MARGIN, SIZE, WIDE, Crops, crops_of, join, read_folder, whole_crop
-from trainer.data.duplicates import NEAR, distances, hashes, without_leaks
+from trainer.data.duplicates import NEAR, distances, hashes, without_leaks, without_siblings
 from trainer.data.faces import DataSet, LabelledFace, Problem
 from trainer.data.layouts import LAYOUTS, read_dataset
 from trainer.data.scenes import Scene, read_scenes, scene_crops, scenes_of, split_scenes
@@ -35,4 +35,5 @@ __all__ = [
     "split_scenes",
     "whole_crop",
     "without_leaks",
+    "without_siblings",
 ]

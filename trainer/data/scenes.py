@@ -12,7 +12,7 @@ import numpy as np
 from models.crop import Image
 from trainer.data.classes import INCORRECT, DataError
 from trainer.data.crops import Crops, crops_of
-from trainer.data.duplicates import NEAR, distances, hashes
+from trainer.data.duplicates import alike_pairs, fingerprints, groups_of, same_moment, source_of
 from trainer.data.faces import LabelledFace
 from trainer.data.layouts import read_dataset
 from trainer.data.pictures import read_picture
@@ -60,17 +60,19 @@ def scene_crops(scenes: Iterable[Scene], min_width: float = 12.0) -> Crops:
 def split_scenes(
     scenes: list[Scene], validation: float = 0.2, rare: float = 0.33
 ) -> tuple[list[Scene], list[Scene]]:
-    """(training, validation), chosen by the pictures' content, near-identical pictures together.
+    """(training, validation), chosen by the pictures' content, copies of one picture together.
 
     `validation` is the share held back; `rare` is the share of the scenes with a face that wears
     its mask incorrectly: they are few, and a recall measured on five faces would say nothing.
     """
-    codes = hashes(np.stack([_thumbnail(scene.path) for scene in scenes]))
     digests = [hashlib.sha256(scene.path.read_bytes()).hexdigest() for scene in scenes]
-    groups: dict[str, list[Scene]] = {}
-    for code, scene in zip(codes, scenes, strict=True):
-        near = np.flatnonzero(distances(code[None], codes)[0] <= NEAR)
-        groups.setdefault(min(digests[other] for other in near), []).append(scene)
+    members: dict[int, list[int]] = {}
+    for place, group in enumerate(groups_of(len(scenes), _same(scenes))):
+        members.setdefault(group, []).append(place)
+    groups = {
+        min(digests[place] for place in places): [scenes[place] for place in places]
+        for places in members.values()
+    }
     strata: tuple[list[str], list[str]] = ([], [])
     for key in sorted(groups):
         strata[any(_has_rare(scene) for scene in groups[key])].append(key)
@@ -80,6 +82,18 @@ def split_scenes(
     for key in sorted(groups):
         sides[key in held].extend(groups[key])
     return sides
+
+
+def _same(scenes: list[Scene]) -> list[tuple[int, int]]:
+    """Pairs of scenes that show the same, or whose names say that they are copies of one source."""
+    thumbnails = np.stack([_thumbnail(scene.path) for scene in scenes])
+    pairs: list[tuple[int, int]] = [(i, j) for i, j in alike_pairs(fingerprints(thumbnails))]
+    pairs += same_moment(thumbnails)
+    first: dict[tuple[Path, str], int] = {}
+    for place, scene in enumerate(scenes):
+        if source := source_of(scene.path):
+            pairs.append((first.setdefault((scene.path.parent, source), place), place))
+    return pairs
 
 
 def _has_rare(scene: Scene) -> bool:
