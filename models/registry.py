@@ -15,7 +15,10 @@ SHIPPED = Path(__file__).resolve().parent / "weights"
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A card and its verified files: safetensors for torch, .xml beside .bin for OpenVINO."""
+    """A card and its verified files: safetensors for torch, .xml beside .bin for OpenVINO.
+
+    `openvino_path` is the file that the card says to serve.
+    """
 
     card: ModelCard
     torch_path: Path
@@ -30,17 +33,18 @@ def names() -> tuple[str, ...]:
 def resolve(name_or_path: str = DEFAULT) -> Weights:
     """Find weights by shipped name, or by the path of a card or of a folder with one card.
 
-    Every file that the card names is read once and compared with its SHA-256. Raises WeightsError
-    when the name is unknown, a file is missing or a file is not the one the card describes.
+    Every file that the card names is read once and compared with its SHA-256; those of its variants
+    as far as they are there. Raises WeightsError when the name is unknown, a file is missing or a
+    file is not the one the card describes.
     """
     card_path = _card_path(name_or_path)
     card = load_card(card_path)
     folder = card_path.parent
-    torch_name, xml_name = f"{card.name}.safetensors", f"{card.name}.xml"
-    for needed in (torch_name, xml_name, f"{card.name}.bin"):
+    torch_name, xml_name = f"{card.name}.safetensors", card.openvino_file
+    for needed in (torch_name, xml_name, Path(xml_name).with_suffix(".bin").name):
         if needed not in card.files:
             raise WeightsError(f"{card_path} does not name {needed}; export the weights again")
-    for file, expected in card.files.items():
+    for file, expected in (_extras(card, folder) | dict(card.files)).items():
         found = sha256(folder / file)
         if found != expected:
             raise WeightsError(
@@ -48,6 +52,16 @@ def resolve(name_or_path: str = DEFAULT) -> Weights:
                 f"(SHA-256 {found[:12]}…, not {expected[:12]}…); reinstall or export it again"
             )
     return Weights(card, folder / torch_name, folder / xml_name)
+
+
+def _extras(card: ModelCard, folder: Path) -> dict[str, str]:
+    """The variants' files that are beside the card; they need not be."""
+    return {
+        file: digest
+        for variant in card.variants.values()
+        for file, digest in variant.files.items()
+        if (folder / file).exists()
+    }
 
 
 def sha256(path: Path) -> str:

@@ -2,22 +2,22 @@
 
 import shlex
 import subprocess
-from dataclasses import asdict, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
-import torch
-from safetensors.torch import save
 from torch import nn
 
 from models import LABELS
-from models.card import ModelCard, save_card
-from models.mobilenet_v3 import load_network
-from models.registry import Weights, sha256
-from trainer.config import TrainConfig
-from trainer.data import MARGIN, Crops, join
+from models.card import MOST_POINTS_LOST, ModelCard, Variant, save_card
+from models.crop import Image
+from models.errors import InputError
+from models.mobilenet_v3 import build_network, load_network
+from models.registry import Weights, resolve, sha256
+from trainer.config import TrainConfig, changes, load_config
+from trainer.data import MARGIN, Crops, crops_of, join
 from trainer.evaluate import (
     choose_threshold,
     figures,
@@ -27,46 +27,37 @@ from trainer.evaluate import (
     risk_coverage,
     softmax,
 )
-from trainer.sets import MEAN, STD, Held
+from trainer.failures import failure_sheet
+from trainer.initial import file_state
+from trainer.sets import MEAN, STD, Faces, Held
+from trainer.variants import BASE, FORMATS, check, round_weights, truth, write
 
-DATA = (
-    "Face Mask 12K Images Dataset (Kaggle, ashishjangra27; CC0): Train part for training, "
-    "Validation part for calibration, Test part for information only: nothing was chosen on it.",
-    "Face Mask Detection (Kaggle, andrewmvd; CC0): Pascal VOC street scenes, split by picture; "
-    "faces of 12 px and wider.",
-    "Masks painted by models/mask_painter.py, and masks lent from masked training faces, on "
-    "unmasked training faces of both sets.",
-)
-
-
-def write_files(network: nn.Module, folder: Path, name: str, size: int) -> dict[str, str]:
-    """Write NAME.safetensors (fp16), NAME.xml and NAME.bin; return their SHA-256 by file name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    half = {
-        key: value.detach().half().contiguous() if value.is_floating_point() else value.clone()
-        for key, value in network.state_dict().items()
-    }
-    (folder / f"{name}.safetensors").write_bytes(save(half))
-    # The IR is made of the rounded weights, so that both files hold the same network.
-    network.load_state_dict({key: value.float() for key, value in half.items()})
-    example = torch.zeros(2, 3, size, size)
-    model = ov.convert_model(network.eval(), example_input=example, input=[-1, 3, size, size])
-    ov.save_model(model, folder / f"{name}.xml", compress_to_fp16=True)
-    written = (f"{name}.safetensors", f"{name}.xml", f"{name}.bin")
-    return {file: sha256(folder / file) for file in written}
-
+KNOWN_DATA = {
+    "face-mask-12k": "Face Mask 12K Images Dataset (Kaggle, ashishjangra27; CC0): Train part for "
+    "training, Validation part for calibration, Test part for information only: nothing was "
+    "chosen on it.",
+    "face-mask-detection": "Face Mask Detection (Kaggle, andrewmvd; CC0): Pascal VOC street "
+    "scenes, split by picture; faces of 12 px and wider.",
+}
+"""By the start of the folder's name, as `maskstream data fetch` calls it."""
 
 LIMITATIONS = (
-    "A first version: trained from scratch (no ImageNet weights were reachable) on 120 thousand "
-    "views by two shared CPU cores; its loss was still falling when the run ended.",
-    "Few real faces wear a mask incorrectly (66 in the data); the class is learnt mostly from "
-    "painted ones, its recall is the weakest figure, and its interval is wide.",
+    "Few real faces in public data wear a mask incorrectly; the class is learnt mostly from "
+    "painted ones, and the interval of its recall is wide.",
     "Near-identical pictures were removed from training, but the 12K set holds copies augmented "
     "beforehand that no hash finds: its figures flatter. The street scenes are the better guide.",
-    "Side faces, faces under 24 px, hands, scarves, beards and cups before the mouth are hardly "
-    "represented. Temperature and threshold were fitted on the validation faces reported here.",
+    "Side faces, faces under 24 px, hands, scarves, beards and cups before the mouth are rare in "
+    "the data. Temperature and threshold were fitted on the validation faces reported here.",
     "Not fit for identifying people or for decisions about them without a person's review.",
 )
+STARTS = {
+    "scratch": "Trained from random weights, without ImageNet: it has seen nothing but faces.",
+    "imagenet": "Its features come from torchvision's ImageNet weights.",
+}
+CALIBRATION_FACES = 600
+
+
+# --- from a training ------------------------------------------------------------------------------
 
 
 def export(
@@ -77,13 +68,17 @@ def export(
     name: str,
     sources: dict[str, int],
     *,
+    data: Sequence[Path] = (),
     report_test: bool = False,
 ) -> ModelCard:
     """Write files, card and its Markdown twin into `folder`; every figure is of these files.
 
-    The 12K Test part is measured only if `report_test` is true: once, when all is decided.
+    `sources` counts the training faces by where they came from, `data` are the folders they were
+    read from. The Test parts are measured only if `report_test` is true: once, when all is decided.
     """
-    files = write_files(network, folder, name, config.size)
+    folder.mkdir(parents=True, exist_ok=True)
+    round_weights(network)
+    files = write_all(network, folder, name, config.size, BASE, _no_crops(config.size))
     predict = openvino_predictor(folder / f"{name}.xml")
     chosen = join((held.folder, held.scenes))
     logits = predict(chosen.centres(config.size))
@@ -98,13 +93,13 @@ def export(
         crop_margin=MARGIN,
         temperature=temperature,
         uncertain_below=choose_threshold(curve),
-        files=files,
+        files={file.name: sha256(file) for paths in files.values() for file in paths},
         preset=config.preset,
         seed=config.seed,
         commit=commit(),
-        command=command(config, name, report_test=report_test),
-        data=(*DATA, "Training faces: " + ", ".join(f"{k} {v}" for k, v in sources.items())),
-        limitations=LIMITATIONS,
+        command=command(config, name, data),
+        data=describe(data, sources),
+        limitations=(STARTS.get(config.init, f"Trained from {config.init}."), *LIMITATIONS),
         figures={"settings": asdict(config)},
     )
     weights = Weights(card, folder / f"{name}.safetensors", folder / f"{name}.xml")
@@ -119,21 +114,24 @@ def export(
 
 
 def measure(weights: Weights, held: Held, *, report_test: bool) -> dict[str, Any]:
-    """All figures of the card, by the OpenVINO files; torch is compared on the validation faces."""
+    """All figures of the card, by the OpenVINO files; torch is compared on the same faces."""
     card = weights.card
     predict = openvino_predictor(weights.openvino_path)
     network = load_network(weights)
-    large = held.scenes.where(held.scenes.width >= 24)
-    sets: dict[str, Crops] = {
-        "12K Validation": held.folder,
-        "street scenes, validation, faces of 24 px and wider": large,
+    sets = {
+        "face pictures, validation": held.folder,
+        "street scenes, validation, faces of 24 px and wider": held.scenes.where(
+            held.scenes.width >= 24
+        ),
         "street scenes, validation, all faces": held.scenes,
     }
     if report_test:
-        sets["12K Test (for information; nothing was chosen on it)"] = held.test
+        sets["test (for information; nothing was chosen on it)"] = held.test
     found: dict[str, Any] = {}
     gap = 0.0
     for title, crops in sets.items():
+        if not len(crops):
+            continue
         images = crops.centres(card.input_size)
         logits = predict(images)
         other = softmax(predict_torch(network, images), card.temperature)
@@ -143,17 +141,37 @@ def measure(weights: Weights, held: Held, *, report_test: bool) -> dict[str, Any
     return found
 
 
-def command(config: TrainConfig, name: str, *, report_test: bool = False) -> str:
+def describe(data: Sequence[Path], sources: dict[str, int]) -> tuple[str, ...]:
+    """The card's lines on its data: what is known of each folder, and the faces by source."""
+    lines = []
+    for root in data:
+        known = [text for start, text in KNOWN_DATA.items() if root.name.startswith(start)]
+        lines += known or [f"{root.name}: a data set of the trainer's own; licence not told."]
+    if any(name.startswith("painted") for name in sources):
+        lines.append(
+            "Masks painted by models/mask_painter.py, and masks lent from masked training faces, "
+            "on unmasked training faces."
+        )
+    counts = ", ".join(f"{source} {count}" for source, count in sources.items())
+    return (*lines, f"Training faces: {counts}") if counts else tuple(lines)
+
+
+def command(config: TrainConfig, name: str, data: Sequence[Path] = ()) -> str:
     """The command that makes these weights again; the data's places are left to the reader."""
-    words = ["python", "-m", "trainer.train", "--faces12k", "FACES12K", "--voc", "VOC"]
-    words += ["--out", "OUT", "--name", name]
-    standard = TrainConfig()
-    for entry in fields(config):
-        value = getattr(config, entry.name)
-        if isinstance(value, int | float) and value != getattr(standard, entry.name):
-            words += ["--" + entry.name.replace("_", "-"), str(value)]
-    words += ["--report-test"] if report_test else []
+    words = ["maskstream", "train", *([root.name for root in data] or ["DATA"])]
+    words += ["--preset", config.preset, "--name", name, "--out", "OUT"]
+    for key, value in _flat(changes(config)).items():
+        words += ["--set", f"{key}={'null' if value is None else value}"]
     return shlex.join(words)
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Tables in tables as dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        inside = _flat(value) if isinstance(value, dict) else {"": value}
+        found |= {f"{key}.{rest}".rstrip("."): item for rest, item in inside.items()}
+    return found
 
 
 def commit() -> str:
@@ -163,3 +181,125 @@ def commit() -> str:
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+# --- to other formats -----------------------------------------------------------------------------
+
+
+def open_weights(path: str, held: Held, data: Sequence[Path], folder: Path) -> Weights:
+    """The weights of a card, or of a training run's NAME.pt or .ckpt, which get a card in `folder`.
+
+    Raises InputError when a checkpoint's run cannot be told, WeightsError when a card's files are
+    not what it says.
+    """
+    file = Path(path)
+    if file.suffix not in (".pt", ".ckpt"):
+        return resolve(path)
+    places = [parent / "config.yaml" for parent in (file.parent, file.parent.parent)]
+    settings = next((place for place in places if place.is_file()), None)
+    if settings is None:
+        raise InputError(
+            f"{file}: no config.yaml of its run beside it; leave checkpoints in the run's folder, "
+            "or give a model card"
+        )
+    network = build_network()
+    network.load_state_dict(file_state(file))
+    export(network.eval(), held, load_config(file=settings), folder, file.stem, {}, data=data)
+    return resolve(str(folder / f"{file.stem}.json"))
+
+
+def check_wishes(formats: Sequence[str], serve: str | None, folder: Path) -> None:
+    """Make `folder`. Raises InputError on what cannot be done, before any work."""
+    for name in formats:
+        if name not in FORMATS:
+            raise InputError(f"--formats: no {name!r}: choose from {', '.join(FORMATS)}")
+    loaded = [name for name, each in FORMATS.items() if each.runtime == "openvino"]
+    if serve is not None and serve not in loaded:
+        raise InputError(f"--serve {serve}: the service loads {' or '.join(loaded)}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--to {folder}: {error.strerror}; name another folder") from error
+
+
+def export_variants(
+    weights: Weights,
+    held: Held,
+    calibration: Crops,
+    folder: Path,
+    formats: Sequence[str],
+    serve: str | None = None,
+) -> ModelCard:
+    """Write the network in `formats` and those of `BASE`, each checked against torch on `held`.
+
+    int8 is calibrated on `calibration`, training faces. The new card, in `folder`, differs from the
+    old one in files and variants. `serve` is the format that the service is to load from now on,
+    None for the one that it loads. Raises InputError if that lost too much.
+    """
+    card, network = weights.card, load_network(weights)
+    names = [name for name in FORMATS if name in {*BASE, *formats, *([serve] if serve else [])}]
+    faces = join((held.folder, held.scenes))
+    expected = truth(network, faces, card.input_size, card.temperature)
+    written = write_all(
+        network, folder, card.name, card.input_size, names, calibration.centres(card.input_size)
+    )
+    variants = {name: check(name, files, card, expected) for name, files in written.items()}
+    served = serve or served_now(card, written)
+    _refuse_if_worse(served, variants[served])
+    kept = {*BASE, served}
+    card = replace(
+        card,
+        files={
+            file: digest
+            for name, variant in variants.items()
+            if name in kept
+            for file, digest in variant.files.items()
+        },
+        openvino=written[served][0].name,
+        variants=variants,
+        pictures=failure_sheet(folder, card, written["openvino"][0]),
+    )
+    save_card(card, folder / f"{card.name}.json")
+    return card
+
+
+def write_all(
+    network: nn.Module,
+    folder: Path,
+    name: str,
+    size: int,
+    formats: Sequence[str],
+    calibration: Image,
+) -> dict[str, tuple[Path, ...]]:
+    """Each format's files, the one to load first."""
+    return {each: write(each, network, folder, name, size, calibration) for each in formats}
+
+
+def served_now(card: ModelCard, written: Mapping[str, Sequence[Path]]) -> str:
+    """The format that the service loads now; plain OpenVINO if that is not written again."""
+    names = [name for name, files in written.items() if files[0].name == card.openvino_file]
+    return names[0] if names else "openvino"
+
+
+def _refuse_if_worse(name: str, variant: Variant) -> None:
+    if not variant.may_serve:
+        raise InputError(
+            f"{name} loses {variant.drop:.2f} points of accuracy, more than {MOST_POINTS_LOST}: "
+            "serve openvino, or give more data to calibrate on"
+        )
+
+
+def calibration_faces(faces: Faces, seed: int = 0) -> Crops:
+    """Some training faces, drawn by lot, to measure the ranges of values for int8 on.
+
+    Raises InputError when there are none.
+    """
+    if not faces.train:
+        raise InputError("int8 needs training faces to calibrate on: give data with a Train part")
+    order = np.random.default_rng(seed).permutation(len(faces.train))[:CALIBRATION_FACES]
+    crops, _ = crops_of([faces.train[index] for index in order], min_width=12)
+    return crops
+
+
+def _no_crops(size: int) -> Image:
+    return np.empty((0, size, size, 3), np.uint8)

@@ -92,7 +92,7 @@ class ClassifierProbe:
 
 def precision_probe(weights: Weights) -> ClassifierProbe:
     """How another precision than fp32 is tried on these weights."""
-    card_path = weights.openvino_path.with_suffix(".json")
+    card_path = weights.openvino_path.with_name(f"{weights.card.name}.json")
     network = weights.card.files.get(weights.openvino_path.with_suffix(".bin").name, "")
     return ClassifierProbe((str(card_path),), network)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from models import LABELS
-from models.card import ModelCard, load_card, save_card
+from models.card import ModelCard, Variant, card_markdown, load_card, save_card
 from models.registry import DEFAULT, Weights, WeightsError, names, resolve
 
 FILES = ("tiny.safetensors", "tiny.xml", "tiny.bin")
@@ -114,6 +114,8 @@ def test_an_empty_folder_and_a_broken_card_are_refused(tmp_path):
         ({"std": (0.0, 1.0, 1.0)}, "std"),
         ({"crop_margin": -1.0}, "crop_margin"),
         ({"files": {"../x": "0" * 64}}, "plain file name"),
+        ({"openvino": "../x.xml"}, "plain file name"),
+        ({"pictures": {"a/b.jpg": "x"}}, "plain file name"),
         ({"format": 99}, "format"),
     ],
 )
@@ -132,3 +134,92 @@ def test_card_and_registry_load_without_torch():
     code = f"{imports}; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+# --- variants -------------------------------------------------------------------------------------
+
+
+def make_variant(file="tiny-int8.xml", **changes):
+    variant = Variant(
+        files={file: hashlib.sha256(file.encode()).hexdigest()},
+        runtime="openvino",
+        precision="int8",
+        size=6_600_000,
+        faces=1328,
+        accuracy=0.961,
+        drop=0.12,
+        largest_difference=0.42,
+        ms_alone=1.25,
+        ms_in_batch=0.41,
+        threads=2,
+    )
+    return replace(variant, **changes)
+
+
+def test_variants_round_trip_and_stand_in_a_table(tmp_path):
+    card = make_card(variants={"openvino-int8": make_variant()})
+    save_card(card, tmp_path / "tiny.json")
+    assert load_card(tmp_path / "tiny.json").variants == card.variants
+    row = "| openvino-int8 | `tiny-int8.xml` | 6.6 | 96.10% | +0.12 | 0.4200 | 1.25 | 0.41 |"
+    assert row in (tmp_path / "tiny.md").read_text()
+
+
+def test_a_card_of_before_the_variants_is_read(folder):
+    raw = json.loads((folder / "tiny.json").read_text())
+    for key in ("variants", "openvino", "pictures"):
+        del raw[key]
+    (folder / "tiny.json").write_text(json.dumps(raw))
+    assert resolve(str(folder)).openvino_path == folder / "tiny.xml"
+
+
+def test_the_card_says_what_is_served(folder):
+    for name in ("tiny-int8.xml", "tiny-int8.bin"):
+        (folder / name).write_bytes(name.encode())
+    files = make_card().files | {
+        name: hashlib.sha256(name.encode()).hexdigest()
+        for name in ("tiny-int8.xml", "tiny-int8.bin")
+    }
+    card = make_card(files=files, openvino="tiny-int8.xml")
+    save_card(card, folder / "tiny.json")
+    assert resolve(str(folder)).openvino_path == folder / "tiny-int8.xml"
+    save_card(replace(card, files=make_card().files), folder / "tiny.json")
+    with pytest.raises(WeightsError, match=r"does not name tiny-int8\.xml"):
+        resolve(str(folder))
+
+
+def test_a_variant_beside_the_card_is_verified_one_elsewhere_is_not_missed(folder):
+    save_card(make_card(variants={"openvino-int8": make_variant()}), folder / "tiny.json")
+    resolve(str(folder))
+    (folder / "tiny-int8.xml").write_bytes(b"something else")
+    with pytest.raises(WeightsError, match=r"tiny-int8\.xml"):
+        resolve(str(folder))
+
+
+@pytest.mark.parametrize(("drop", "may"), [(0.3, True), (0.31, False), (-2.0, True)])
+def test_what_lost_too_much_may_not_serve(drop, may):
+    assert make_variant(drop=drop).may_serve is may
+
+
+@pytest.mark.parametrize("files", [{}, {"a/b.xml": "0" * 64}, {"b.xml": "0"}])
+def test_a_variant_without_proper_files_is_refused(files, folder):
+    with pytest.raises(ValueError, match="file"):
+        make_variant(files=files)
+    raw = json.loads((folder / "tiny.json").read_text())
+    raw["variants"] = {"x": {"files": files}}
+    (folder / "tiny.json").write_text(json.dumps(raw))
+    with pytest.raises(WeightsError, match="not a usable model card"):
+        resolve(str(folder))
+
+
+def test_confusion_intervals_and_pictures_are_for_people():
+    figures = {
+        "V": {
+            "accuracy": 0.9,
+            "accuracy_interval": [0.8, 0.95],
+            "confusion": [[1, 2, 3], [4, 5, 6], [7, 8, 9]],
+        }
+    }
+    text = card_markdown(make_card(figures=figures, pictures={"e.jpg": "Errors"}))
+    assert "| accuracy | 0.9000 (95 %: 0.8000 to 0.9500) |" in text
+    assert "| **without_mask** | 4 | 5 | 6 |" in text
+    assert "![Errors](e.jpg)" in text
