@@ -15,7 +15,14 @@ from stream_server.ingest import schemes
 from stream_server.ingest.file import FileSource
 from stream_server.ports import FrameSource, PacketSink, PictureSink
 from stream_server.settings import Settings
-from stream_server.streams import DropCounter, SourceFactory, SourceSpec, Stream, StreamHub
+from stream_server.streams import (
+    DropCounter,
+    SourceFactory,
+    SourceSpec,
+    Stream,
+    StreamHub,
+    Watched,
+)
 from stream_server.telemetry.metrics import Metrics
 
 WARM_UP_SECONDS = 3.0
@@ -45,7 +52,9 @@ def measure_unpaced(camera: str, seconds: float, cache: Path) -> Figures:
     """Frames a second when the camera is never waited for; latency is no figure of this mode."""
     room = threading.Semaphore(IN_FLIGHT)
 
-    def build(name: str, url: str, on_drop: DropCounter, packets: PacketSink) -> FrameSource:
+    def build(
+        name: str, url: str, on_drop: DropCounter, packets: PacketSink, watched: Watched
+    ) -> FrameSource:
         return UnpacedSource(Path(url), room)
 
     factory = SourceFactory(lambda url: "file", build)
@@ -55,7 +64,9 @@ def measure_unpaced(camera: str, seconds: float, cache: Path) -> Figures:
 def measure_paced(camera: str, seconds: float, cache: Path) -> Figures:
     """Latency from a frame's arrival to its verdicts, from a file or RTSP camera at 30 frames/s."""
 
-    def build(name: str, url: str, on_drop: DropCounter, packets: PacketSink) -> FrameSource:
+    def build(
+        name: str, url: str, on_drop: DropCounter, packets: PacketSink, watched: Watched
+    ) -> FrameSource:
         return schemes.build(url, on_drop=on_drop)
 
     factory = SourceFactory(schemes.kind_of, build)

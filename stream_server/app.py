@@ -33,6 +33,7 @@ from stream_server.detect.centerface import CenterFaceDetector, precision_probe
 from stream_server.detect.yunet import YuNetDetector
 from stream_server.errors import MaskstreamError, ModelError, SettingsError
 from stream_server.ingest import schemes
+from stream_server.ingest.decode import Decoding
 from stream_server.ports import FaceDetector, FrameSource, PacketSink
 from stream_server.publish.encode import EncodeOptions
 from stream_server.rtc.peer import IceServer
@@ -44,6 +45,7 @@ from stream_server.streams import (
     SourceSpec,
     StreamHub,
     StreamOptions,
+    Watched,
 )
 from stream_server.telemetry.metrics import Metrics, package_version
 from stream_server.web import Services, SourcePolicy, WebLimits, create_app
@@ -335,10 +337,12 @@ def workers(name: str) -> ThreadPoolExecutor:
 
 def source_builder(
     settings: Settings,
-) -> Callable[[str, str, DropCounter, PacketSink], FrameSource]:
+) -> Callable[[str, str, DropCounter, PacketSink, Watched], FrameSource]:
     """Builds a source from its URL with the options of its name, else the defaults."""
 
-    def build(name: str, url: str, on_drop: DropCounter, packets: PacketSink) -> FrameSource:
+    def build(
+        name: str, url: str, on_drop: DropCounter, packets: PacketSink, watched: Watched
+    ) -> FrameSource:
         options = settings.sources.get(name) or keys.Source(url=url)
         return schemes.build(
             url,
@@ -349,6 +353,7 @@ def source_builder(
             longest_side=settings.limits.max_side,
             on_drop=on_drop,
             packets=packets,
+            decoding=Decoding(options.decode, watched, options.hwaccel),
         )
 
     return build

@@ -52,6 +52,7 @@ log = structlog.get_logger(__name__)
 Kind = Literal["webrtc", "rtsp", "file", "demo"]
 State = Literal["connecting", "live", "stale", "retrying", "ended", "waiting"]
 DropCounter = Callable[[str, int], None]
+Watched = Callable[[], bool]
 Part = Callable[[], Coroutine[Any, Any, None]]
 
 WATCH_INTERVAL = 0.25
@@ -73,7 +74,7 @@ class SourceFactory:
     """How sources are made; given by the composition root so that the hub knows no protocol."""
 
     kind: Callable[[str], Kind]
-    build: Callable[[str, str, DropCounter, PacketSink], FrameSource]
+    build: Callable[[str, str, DropCounter, PacketSink, Watched], FrameSource]
     latency_budget: Callable[[str], float] = lambda name: 0.15  # seconds, by the stream's name
 
 
@@ -202,6 +203,7 @@ class Stream:
         self._connecting_since = 0.0
         self._standstill = Standstill()
         self._picture_at: float | None = None
+        self._watched = False  # read by the source's thread
         self._created_at = datetime.now(UTC)
         self._tasks: list[asyncio.Task[None]] = []
         self._metrics.set_up(False)
@@ -254,7 +256,11 @@ class Stream:
             frames_before = self._metrics.frames_in
             try:
                 source = self._factory.build(
-                    self._spec.name, self._spec.url, self._count_drop, self.publisher.source
+                    self._spec.name,
+                    self._spec.url,
+                    self._count_drop,
+                    self.publisher.source,
+                    lambda: self._watched,
                 )
                 await source.run(self._receive)
             except SourceError as error:
@@ -359,6 +365,7 @@ class Stream:
             await asyncio.sleep(WATCH_INTERVAL)
             now = time.monotonic()
             self._notice_standstill(now)
+            self._watched = bool(self.publisher.viewers or self.results.readers)
             self._pipeline.let_go()
             silent = self._picture_at is not None and now - self._picture_at > STANDSTILL_INTERVAL
             if self._pipeline.notice and silent and now - shown_at >= STANDSTILL_INTERVAL:

@@ -375,11 +375,10 @@ class Batcher:
         loop = asyncio.get_running_loop()
         while True:
             self._arrived.clear()
-            now = loop.time()
-            self._drop_late(now)
             if not self._waiting.pending:
                 await self._arrived.wait()
                 continue
+            now = loop.time()
             delay = self._policy.closes_in(self._waiting.pending, self._waiting.oldest, now)
             if delay > 0:
                 with suppress(TimeoutError):

@@ -6,12 +6,16 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
+from typing import Literal
 
 import av
 import av.error
 import cv2
 import numpy as np
-from av.codec.context import Flags
+import structlog
+from av.codec.context import CodecContext, Flags
+from av.codec.hwaccel import HWAccel, hwdevices_available
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
@@ -21,10 +25,19 @@ from stream_server.errors import SourceEnded
 from stream_server.frames import Picture, Pixels
 from stream_server.ingest.pace import CatchUp, Timeline
 
+log = structlog.get_logger(__name__)
+
 DropCounter = Callable[[str, int], None]
+Watched = Callable[[], bool]
+Extent = Literal["all", "reference", "key"]
+Hardware = Literal["none", "auto"]
 
 DECODE_ERROR = "decode_error"
 DECODER_BEHIND = "decoder_behind"
+UNWATCHED = "unwatched"
+LEAST_SHARE = 0.3
+"""Less than this share of the pictures is too few to follow faces: of 30 a second, 9."""
+SHARE_PACKETS = 60
 # In a row. A camera joined in the middle of a long group of pictures may need some seconds.
 MAX_BAD_PACKETS = 300
 
@@ -38,6 +51,54 @@ _TURNS = {
 
 def ignore_drops(reason: str, count: int) -> None:
     """For callers that don't count."""
+
+
+def always_watched() -> bool:
+    """For callers that want every picture."""
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How a source is decoded: `unwatched` is the extent while `watched()` is false.
+
+    `hardware` "auto" uses the first device that FFmpeg can decode on, else the CPU.
+    """
+
+    unwatched: Extent = "all"
+    watched: Watched = always_watched
+    hardware: Hardware = "none"
+
+
+EVERYTHING = Decoding()
+
+
+def accelerator(wish: Hardware, source: str) -> HWAccel | None:
+    """What `av.open` is to decode `source` on; None for the CPU. Says in the log what and why.
+
+    A video that the device cannot decode falls back to the CPU by itself.
+    """
+    if wish == "none":
+        return None
+    kind, reason = _device()
+    log.info("hardware_decoding", source=source, device=kind or "none: by the CPU", reason=reason)
+    return HWAccel(kind, allow_software_fallback=True) if kind else None
+
+
+@cache
+def _device() -> tuple[str | None, str]:
+    """The first kind of device that works, and what became of those before it."""
+    reasons = []
+    for kind in hwdevices_available():
+        try:
+            context = CodecContext.create("h264", "r", hwaccel=HWAccel(kind))
+        except av.error.FFmpegError as error:
+            reasons.append(f"{kind}: {describe(error)}")
+            continue
+        if context.is_hwaccel:
+            return kind, "it works"
+        reasons.append(f"{kind}: does not decode H.264")
+    return None, "; ".join(reasons) or "this FFmpeg knows no device"
 
 
 def target_size(
@@ -127,6 +188,40 @@ class Shot:
     media_time: float
 
 
+class Economy:
+    """Decides which packets of a stream that nobody watches are decoded. Pure."""
+
+    def __init__(self, unwatched: Extent, watched: Watched) -> None:
+        self._unwatched = unwatched
+        self._watched = watched
+        self._packets = self._pictures = 0
+        self.extent: Extent = "all"
+
+    def next(self, *, is_key: bool) -> Extent:
+        """The extent that holds from the next packet on.
+
+        To and from key frames alone it changes at a key frame: a picture before it would refer
+        to pictures that were left out.
+        """
+        if is_key or self._unwatched != "key":
+            self.extent = "all" if self._watched() else self._unwatched
+        return self.extent
+
+    def count(self, pictures: int) -> None:
+        """A packet of this extent gave so many pictures.
+
+        Where hardly any picture is referred to, leaving out the others would leave too few.
+        """
+        if self.extent != "reference":
+            return
+        self._packets += 1
+        self._pictures += pictures
+        if self._packets == SHARE_PACKETS:
+            if self._pictures < LEAST_SHARE * SHARE_PACKETS:
+                self._unwatched = "all"
+            self._packets = self._pictures = 0
+
+
 class PacketDecoder:
     """One video stream's decoder with low delay; skips when behind and survives broken packets."""
 
@@ -137,9 +232,11 @@ class PacketDecoder:
         longest_side: int = 1920,
         on_drop: DropCounter = ignore_drops,
         live: bool = True,
+        decoding: Decoding = EVERYTHING,
     ) -> None:
         """`live`: time stamps are checked against the clock, else against the frame rate."""
         self._live = live
+        self._economy = Economy(decoding.unwatched, decoding.watched)
         self._normalise = Normaliser(longest_side=longest_side)
         self._timeline = Timeline()
         self._catch_up = CatchUp()
@@ -170,16 +267,33 @@ class PacketDecoder:
         if not self._catch_up.admit(lag=lag, is_key=packet.is_keyframe, now=arrived):
             self._on_drop(DECODER_BEHIND, 1)
             return
-        if self._catch_up.skip_unreferenced != self._skipping:
-            self._skipping = self._catch_up.skip_unreferenced
-            self._context.skip_frame = "NONREF" if self._skipping else "DEFAULT"
+        extent = self._economy.next(is_key=packet.is_keyframe)
+        if extent == "key" and not packet.is_keyframe:
+            self._on_drop(UNWATCHED, 1)
+            return
+        behind = self._catch_up.skip_unreferenced
+        self._skip_unreferenced(behind or extent == "reference")
         # Pictures leave in another order than packets come: each carries its own arrival.
         packet.opaque = arrived
         frames = self._decode(packet)
+        if extent == "key":
+            frames += self._drain()
+        self._economy.count(len(frames))
         if self._skipping and not frames:
-            self._on_drop(DECODER_BEHIND, 1)
+            self._on_drop(DECODER_BEHIND if behind else UNWATCHED, 1)
         for frame in frames:
             yield self._shot(frame, arrived)
+
+    def _skip_unreferenced(self, skip: bool) -> None:
+        if skip != self._skipping:
+            self._skipping = skip
+            self._context.skip_frame = "NONREF" if skip else "DEFAULT"
+
+    def _drain(self) -> list[VideoFrame]:
+        """The pictures held back for sorting: a key frame's would wait for the next key frames."""
+        frames = self._decode(None)
+        self._context.flush_buffers()
+        return frames
 
     def flush(self, *, now: float) -> Iterator[Shot]:
         """The pictures still held back, at the end of the stream."""
@@ -206,7 +320,8 @@ class PacketDecoder:
         captured = frame.opaque if isinstance(frame.opaque, float) else arrived
         last, self._last_captured = self._last_captured, captured
         elapsed = captured - last if self._live and last is not None else self.interval
-        stamp = seconds(frame.pts, frame.time_base)
+        # What is drained comes without its time base.
+        stamp = seconds(frame.pts, frame.time_base or self._stream.time_base)
         media_time = self._timeline.place(stamp, elapsed)
         self.rotation = frame.rotation
         picture = self._normalise(frame, self._stream.sample_aspect_ratio)

@@ -13,8 +13,11 @@ from av.video.stream import VideoStream
 
 from stream_server.errors import SourceUnsupported
 from stream_server.ingest.decode import (
+    EVERYTHING,
+    Decoding,
     DropCounter,
     PacketDecoder,
+    accelerator,
     describe,
     ignore_drops,
     seconds,
@@ -40,6 +43,7 @@ class FileSource:
         longest_side: int = 1920,
         on_drop: DropCounter = ignore_drops,
         packets: PacketSink = NO_PACKETS,
+        decoding: Decoding = EVERYTHING,
     ) -> None:
         """`realtime`: at the file's own speed, leaving pictures out when decoding is slower."""
         self._path = path
@@ -48,6 +52,7 @@ class FileSource:
         self._longest_side = longest_side
         self._on_drop = on_drop
         self._packets = packets
+        self._decoding = decoding
         self._pacer = _Pacer()
 
     async def run(self, sink: PictureSink) -> None:
@@ -61,7 +66,11 @@ class FileSource:
         container, stream = self._open()
         try:
             decoder = PacketDecoder(
-                stream, longest_side=self._longest_side, on_drop=self._on_drop, live=False
+                stream,
+                longest_side=self._longest_side,
+                on_drop=self._on_drop,
+                live=False,
+                decoding=self._decoding,
             )
             relay = Relay(stream, self._packets)
             while self._play_through(reader, container, stream, decoder, relay) and self._loop:
@@ -120,7 +129,10 @@ class FileSource:
         try:
             # "file:" keeps a name from being taken for another protocol, and with it the library
             # lets a playlist name local files only.
-            container = av.open(f"file:{self._path}")
+            container = av.open(
+                f"file:{self._path}",
+                hwaccel=accelerator(self._decoding.hardware, self._path.name),
+            )
         except av.error.FFmpegError as error:
             raise SourceUnsupported(
                 f"{self._path} is not a video that can be read ({describe(error)})"

@@ -24,7 +24,16 @@ from stream_server.errors import (
     SourceUnreachable,
     SourceUnsupported,
 )
-from stream_server.ingest.decode import DropCounter, PacketDecoder, describe, ignore_drops, seconds
+from stream_server.ingest.decode import (
+    EVERYTHING,
+    Decoding,
+    DropCounter,
+    PacketDecoder,
+    accelerator,
+    describe,
+    ignore_drops,
+    seconds,
+)
 from stream_server.ingest.pace import Backlog
 from stream_server.ingest.reader import Reader, drive
 from stream_server.ingest.relay import NO_PACKETS, Relay
@@ -120,6 +129,7 @@ class RtspSource:
         longest_side: int = 1920,
         on_drop: DropCounter = ignore_drops,
         packets: PacketSink = NO_PACKETS,
+        decoding: Decoding = EVERYTHING,
     ) -> None:
         """`auto` asks for TCP, then UDP. Time-outs in seconds: to connect, and of silence.
 
@@ -132,6 +142,7 @@ class RtspSource:
         self._longest_side = longest_side
         self._on_drop = on_drop
         self._packets = packets
+        self._decoding = decoding
 
     async def run(self, sink: PictureSink) -> None:
         """Deliver pictures until the camera ends. Always raises a `SourceError`, or is cancelled.
@@ -214,7 +225,12 @@ class RtspSource:
         )
         try:
             stream = self._video(container)
-            decoder = PacketDecoder(stream, longest_side=self._longest_side, on_drop=self._on_drop)
+            decoder = PacketDecoder(
+                stream,
+                longest_side=self._longest_side,
+                on_drop=self._on_drop,
+                decoding=self._decoding,
+            )
             self._attempt(
                 lambda: self._pump(reader, container, stream, decoder), self._reading_failed
             )
@@ -250,6 +266,7 @@ class RtspSource:
             options=options,
             # It takes about twice as long as it is told.
             timeout=(self._open_timeout / 2, self._read_timeout / 2),
+            hwaccel=accelerator(self._decoding.hardware, self._camera.address),
         )
 
     def _video(self, container: InputContainer) -> VideoStream:

@@ -16,7 +16,7 @@ from typing import Literal
 from urllib.parse import unquote
 
 from stream_server.errors import SourceUnsupported
-from stream_server.ingest.decode import DropCounter, ignore_drops
+from stream_server.ingest.decode import EVERYTHING, Decoding, DropCounter, ignore_drops
 from stream_server.ingest.demo import DemoSource
 from stream_server.ingest.file import FileSource
 from stream_server.ingest.relay import NO_PACKETS
@@ -63,6 +63,7 @@ def build(
     longest_side: int = 1920,
     on_drop: DropCounter = ignore_drops,
     packets: PacketSink = NO_PACKETS,
+    decoding: Decoding = EVERYTHING,
 ) -> FrameSource:
     """A source for one run of `url`. `loop` is for files without `#once`.
 
@@ -79,6 +80,7 @@ def build(
             longest_side=longest_side,
             on_drop=on_drop,
             packets=packets,
+            decoding=decoding,
         )
     if kind == "file":
         path, once = file_of(url)
@@ -88,6 +90,7 @@ def build(
             longest_side=longest_side,
             on_drop=on_drop,
             packets=packets,
+            decoding=decoding,
         )
     if kind == "demo":
         if url.partition(":")[2]:

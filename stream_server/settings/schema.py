@@ -142,6 +142,14 @@ class Source(Section):
         default=5, description="seconds of silence before it is reconnected"
     )
     loop: bool = Field(default=True, description="play a file again when it is over")
+    decode: Literal["all", "reference", "key"] = Field(
+        default="reference",
+        description="while nobody watches: all frames, those that others refer to, or key frames "
+        "alone (which must come more often than stale_seconds)",
+    )
+    hwaccel: Literal["none", "auto"] = Field(
+        default="none", description="auto decodes on a GPU where FFmpeg can, else on the CPU"
+    )
     latency_budget_ms: Budget | None = Field(
         default=None, description="of this stream alone; analysis.latency_budget_ms if null"
     )

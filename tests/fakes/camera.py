@@ -109,7 +109,11 @@ def fake_sources() -> SourceFactory:
         return kinds.get(scheme, "rtsp")
 
     def build(
-        name: str, url: str, on_drop: Callable[[str, int], None], packets: PacketSink
+        name: str,
+        url: str,
+        on_drop: Callable[[str, int], None],
+        packets: PacketSink,
+        watched: Callable[[], bool],
     ) -> FrameSource:
         return FakeCamera() if url.startswith("demo:") else DeadCamera()
 

@@ -71,14 +71,21 @@ class House:
         self.metrics = Metrics()
         self.scripts: dict[str, list[Script]] = {}
         self.tries: dict[str, int] = {}
+        self.watched: dict[str, Callable[[], bool]] = {}
         self.store = tmp_path / "state" / "streams.json"
         self.configured = configured
         self.budget = 10.0
 
     def build(
-        self, name: str, url: str, on_drop: Callable[[str, int], None], packets: PacketSink
+        self,
+        name: str,
+        url: str,
+        on_drop: Callable[[str, int], None],
+        packets: PacketSink,
+        watched: Callable[[], bool],
     ) -> Script:
         self.tries[name] = self.tries.get(name, 0) + 1
+        self.watched[name] = watched
         waiting = self.scripts.get(name, [])
         return waiting.pop(0) if len(waiting) > 1 else waiting[0]
 
@@ -409,3 +416,19 @@ async def test_a_publisher_makes_a_stream_that_leaves_after_it(house: House) -> 
         await hub.add(CAM)
         with pytest.raises(StreamBusy, match="its own rtsp source"):
             hub.publish("cam", Script(), allow_new=True)
+
+
+async def test_a_source_is_told_whether_anybody_watches(house: House) -> None:
+    house.scripts["cam"] = [Script(*FOREVER)]
+
+    async def told(wanted: bool) -> None:
+        await until(hub, "cam", lambda _: house.watched["cam"]() is wanted)
+
+    async with house.open() as hub:
+        stream = await hub.add(CAM)
+        await until(hub, "cam", lambda status: status.state == "live")
+        await told(False)
+        for watching in (stream.jpegs, stream.results.subscribe):
+            with watching():
+                await told(True)
+            await told(False)

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import combinations
@@ -450,6 +451,19 @@ async def test_a_request_over_the_batch_size_is_split_and_put_together() -> None
         numbers = list(range(11))
         assert _is_answer(await batcher.classify([crop(n) for n in numbers]), numbers)
     assert [len(b) for b in classifier.batches] == [4, 4, 3]
+
+
+async def test_batches_shrink_when_the_network_is_slow() -> None:
+    class Slow(GatedClassifier):
+        def classify(self, crops: np.ndarray) -> np.ndarray:
+            time.sleep(0.01 * len(crops))
+            return super().classify(crops)
+
+    classifier, numbers = Slow(), list(range(60))
+    async with Batcher(classifier, max_batch=16) as batcher:
+        assert _is_answer(await batcher.classify([crop(n) for n in numbers]), numbers)
+    # The first takes 160 ms, four times the time that a run should.
+    assert [len(batch) for batch in classifier.batches[:4]] == [16, 12, 9, 6]
 
 
 async def test_overflow_drops_the_oldest_and_counts_its_crops() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import structlog
+from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +18,16 @@ from hypothesis import strategies as st
 from stream_server.errors import SourceEnded
 from stream_server.frames import Picture
 from stream_server.ingest import decode
-from stream_server.ingest.decode import Normaliser, PacketDecoder, target_size
+from stream_server.ingest.decode import (
+    Decoding,
+    Economy,
+    Extent,
+    Normaliser,
+    PacketDecoder,
+    Shot,
+    accelerator,
+    target_size,
+)
 from tests.fakes.clips import BLUE, GREEN, GREY, RED, counter, make_clip, read_counter
 
 SIDES = st.integers(1, 5000)
@@ -311,3 +322,198 @@ def test_nothing_but_broken_packets_ends_the_source(tmp_path, monkeypatch):
     with pytest.raises(SourceEnded, match=r"^5 packets in a row could not be decoded as h264"):
         broken(clip, range(10), lambda reason, count: drops.append(reason))
     assert drops == [decode.DECODE_ERROR] * 5
+
+
+# --- decoding less while nobody watches -----------------------------------------------------------
+
+# Two key frames in a row would hide what is lost between them: groups of ten, as `make_clip` does.
+STRUCTURES = {
+    "no B-frames": ("libx264", {"preset": "ultrafast", "bf": "0"}),
+    "B-frames": ("libx264", B_FRAMES),
+    "B-frames that others refer to": (
+        "libx264",
+        {"preset": "ultrafast", "bf": "3", "b_strategy": "0", "b-pyramid": "normal", "refs": "3"},
+    ),
+    "open groups": (
+        "libx264",
+        {"preset": "ultrafast", "bf": "2", "b_strategy": "0", "x264-params": "open-gop=1"},
+    ),
+    "HEVC, open groups": (
+        "libx265",
+        {"preset": "ultrafast", "x265-params": "log-level=none:bframes=2:open-gop=1:keyint=10"},
+    ),
+}
+LENGTH = 60
+
+
+@pytest.fixture(scope="module")
+def structures(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("structures")
+    return {
+        name: make_clip(
+            folder / f"{number}.ts", codec=codec, options=options, frames=LENGTH, paint=counter
+        )
+        for number, (name, (codec, options)) in enumerate(STRUCTURES.items())
+    }
+
+
+def sparing(
+    clip: Path,
+    extent: Extent,
+    watched: Callable[[int], bool],
+    drops: dict[str, int] | None = None,
+) -> Iterator[tuple[int, bool, Shot]]:
+    """The packet's number, whether it is a key frame, and each picture that comes out at it."""
+    now = 0
+
+    def count(reason: str, number: int) -> None:
+        if drops is not None:
+            drops[reason] = drops.get(reason, 0) + number
+
+    with av.open(str(clip)) as container:
+        stream = container.streams.video[0]
+        decoding = Decoding(extent, lambda: watched(now))
+        decoder = PacketDecoder(stream, on_drop=count, live=False, decoding=decoding)
+        for packet in container.demux(stream):
+            if packet.size:
+                for shot in decoder.feed(packet, arrived=float(now), lag=0.0):
+                    yield now, packet.is_keyframe, shot
+                now += 1
+        for shot in decoder.flush(now=float(now)):
+            yield now, False, shot
+
+
+def whole(clip: Path) -> dict[int, Picture]:
+    """All pictures by their media time in 1/25 s, decoded without a gap."""
+    return {round(shot.media_time * 25): shot.picture for _, _, shot in sparing(clip, "all", bool)}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(list(STRUCTURES)),
+    st.sampled_from(["reference", "key"]),
+    st.sets(st.integers(0, LENGTH - 1), max_size=6),
+)
+def test_no_change_between_extents_spoils_a_picture(structures, name, extent, turns):
+    clip = structures[name]
+    expected = whole(clip)
+    shown = [
+        (round(shot.media_time * 25), shot)
+        for _, _, shot in sparing(clip, extent, lambda now: sum(t <= now for t in turns) % 2 == 1)
+    ]
+    assert shown
+    places = [place for place, _ in shown]
+    assert places == sorted(set(places))
+    for place, shot in shown:
+        assert (shot.picture.i420 == expected[place].i420).all(), f"{name}: picture {place}"
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_key_frames_alone_come_at_once_and_nothing_else_does(structures, name):
+    drops: dict[str, int] = {}
+    shown = list(sparing(structures[name], "key", lambda now: False, drops))
+    assert len(shown) >= LENGTH // 10
+    for number, is_key, shot in shown:
+        assert is_key
+        assert shot.captured == number
+    assert drops == {decode.UNWATCHED: LENGTH - len(shown)}
+
+
+@pytest.mark.parametrize("name", ["no B-frames", "B-frames"])
+def test_after_key_frames_alone_the_whole_stream_begins_with_a_key_frame(structures, name):
+    shown = list(sparing(structures[name], "key", lambda now: now >= 25))
+    before = [number for number, _, _ in shown if number < 30]
+    assert before == [0, 10, 20]
+    assert len(shown) == 3 + 30
+
+
+def test_leaving_out_what_nothing_refers_to_delays_no_picture_by_more_than_one_packet(structures):
+    for name in ("B-frames", "B-frames that others refer to"):
+        clip, drops = structures[name], dict[str, int]()
+        out = {shot.captured: at for at, _, shot in sparing(clip, "all", bool)}
+        less = {
+            shot.captured: at for at, _, shot in sparing(clip, "reference", lambda _: False, drops)
+        }
+        assert 0.3 * LENGTH < len(less) < 0.7 * LENGTH
+        assert LENGTH - len(less) <= drops.pop(decode.UNWATCHED) <= LENGTH - len(less) + 3
+        assert not drops
+        assert max(at - out[captured] for captured, at in less.items()) <= 1
+
+
+def test_a_watched_stream_is_decoded_whole(structures):
+    for extent in ("reference", "key"):
+        drops: dict[str, int] = {}
+        shown = sparing(structures["B-frames"], extent, lambda now: True, drops)
+        assert len(list(shown)) == LENGTH
+        assert drops == {}
+
+
+def test_where_hardly_any_picture_is_referred_to_all_are_decoded_after_a_while(tmp_path):
+    options = {"preset": "ultrafast", "bf": "5", "b_strategy": "0", "b-pyramid": "none"}
+    clip = make_clip(tmp_path / "b.ts", frames=180, paint=counter, options=options)
+    at = [number for number, _, _ in sparing(clip, "reference", lambda now: False)]
+    assert sum(number < 60 for number in at) < 18
+    assert sum(number > 60 for number in at) > 110
+
+
+def test_the_share_is_that_of_each_stretch_of_packets():
+    economy = Economy("reference", lambda: False)
+    for _ in range(10):
+        for number in range(decode.SHARE_PACKETS):
+            assert economy.next(is_key=False) == "reference"
+            economy.count(1 if number % 3 == 0 else 0)
+
+
+# --- hardware -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    """What FFmpeg offers, and what each device does: "works", "no h264", or an error."""
+
+    def set_up(**kinds: str) -> None:
+        class Context:
+            def __init__(self, is_hwaccel: bool) -> None:
+                self.is_hwaccel = is_hwaccel
+
+            @classmethod
+            def create(cls, codec: str, mode: str, *, hwaccel: str) -> Context:
+                if kinds[hwaccel] not in ("works", "no h264"):
+                    raise FFmpegError(1, kinds[hwaccel])
+                return cls(kinds[hwaccel] == "works")
+
+        monkeypatch.setattr(decode, "hwdevices_available", lambda: list(kinds))
+        monkeypatch.setattr(decode, "HWAccel", lambda kind, **_: kind)
+        monkeypatch.setattr(decode, "CodecContext", Context)
+
+    decode._device.cache_clear()
+    yield set_up
+    decode._device.cache_clear()
+
+
+def test_the_first_device_that_works_is_used(devices):
+    devices(cuda="no driver", drm="no h264", vaapi="works", qsv="works")
+    assert accelerator("auto", "gate") == "vaapi"
+    assert accelerator("none", "gate") is None
+
+
+@pytest.mark.parametrize(
+    ("kinds", "reason"),
+    [
+        ({"cuda": "no driver", "drm": "no h264"}, "cuda: no driver; drm: does not decode H.264"),
+        ({}, "this FFmpeg knows no device"),
+    ],
+)
+def test_without_a_device_the_cpu_decodes_and_the_log_says_why(devices, kinds, reason):
+    devices(**kinds)
+    with structlog.testing.capture_logs() as logs:
+        assert accelerator("auto", "gate") is None
+    assert logs == [
+        {
+            "event": "hardware_decoding",
+            "log_level": "info",
+            "source": "gate",
+            "device": "none: by the CPU",
+            "reason": reason,
+        }
+    ]

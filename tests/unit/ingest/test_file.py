@@ -16,7 +16,9 @@ import pytest
 
 from stream_server.errors import SourceUnsupported
 from stream_server.frames import Picture
+from stream_server.ingest import decode
 from stream_server.ingest import file as file_module
+from stream_server.ingest.decode import Decoding
 from stream_server.ingest.file import FileSource
 from tests.fakes.clips import counter, make_clip, read_counter
 
@@ -234,3 +236,17 @@ async def test_what_cannot_be_played_is_told_in_one_line(tmp_path, kind):
 
 def test_every_unplayable_kind_is_tried(tmp_path):
     assert list(unplayable(tmp_path)) == KINDS
+
+
+async def test_a_file_that_nobody_watches_shows_its_key_frames_loop_after_loop(tmp_path):
+    clip = make_clip(tmp_path / "clip.mp4", frames=20, paint=counter)
+    nobody = Decoding("key", lambda: False)
+    seen = await play(FileSource(clip, realtime=False, decoding=nobody), seconds=0.5)
+    assert numbers(seen)[:6] == [0, 10, 0, 10, 0, 10]
+
+
+async def test_a_file_plays_on_the_cpu_where_no_device_works(tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "_device", lambda: (None, "a test"))
+    clip = make_clip(tmp_path / "clip.mp4", frames=12, paint=counter)
+    source = FileSource(clip, loop=False, realtime=False, decoding=Decoding(hardware="auto"))
+    assert numbers(await play(source)) == list(range(12))
