@@ -12,21 +12,36 @@ import av
 import numpy as np
 import pytest
 from aioice import Connection
-from aiortc import RTCPeerConnection, RTCSessionDescription, VideoStreamTrack
+from aiortc import (
+    MediaStreamTrack,
+    RTCPeerConnection,
+    RTCRtpReceiver,
+    RTCSessionDescription,
+    VideoStreamTrack,
+)
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
-from aiortc.rtp import RtpPacket
+from aiortc.rtp import (
+    RTCP_PSFB_APP,
+    RtcpPsfbPacket,
+    RtcpSrPacket,
+    RtpPacket,
+    pack_remb_fci,
+)
 
 from stream_server.frames import Picture
 from stream_server.publish.encode import EncodeOptions, VideoEncoder
 from stream_server.rtc.internals import (
     DECODE_BACKLOG,
     LOSS_PATIENCE,
+    NTP_EPOCH,
     BoundedDecodeQueue,
     LiveJitterBuffer,
     NewestFrameQueue,
+    SenderClock,
     bound_receiver,
     is_keyframe,
+    on_feedback,
     on_keyframe_request,
     restart_ice,
     survive_ice_restart,
@@ -240,6 +255,99 @@ async def test_a_new_ice_connection_takes_over_under_the_same_dtls_session() -> 
         assert here.connectionState == there.connectionState == "connected"
         with pytest.raises(ConnectionError):
             await before[0].recv()
+    finally:
+        await here.close()
+        await there.close()
+
+
+class Encoded(MediaStreamTrack):
+    """Twenty encoded frames a second, each captured a second before it is sent."""
+
+    kind = "video"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._encoder = VideoEncoder("vp8", EncodeOptions())
+        self.on_sent = lambda pts, captured: None
+        self.sent: list[tuple[int, float]] = []
+
+    async def recv(self) -> av.Packet:
+        if self.sent:
+            self.on_sent(*self.sent[-1])
+        await asyncio.sleep(0.05)
+        captured = time.monotonic() - 1.0
+        (frame,) = self._encoder.encode(noise(1), captured, keyframe=False)
+        self.sent.append((frame.rtp_time, captured))
+        return frame.packet
+
+
+def overhear(receiver: RTCRtpReceiver) -> tuple[list[int], list[RtcpSrPacket]]:
+    """The RTP time stamps and the sender reports that arrive from now on."""
+    stamps, reports = [], []
+    handle_rtp, handle_rtcp = receiver._handle_rtp_packet, receiver._handle_rtcp_packet
+
+    async def rtp(packet: RtpPacket, arrival_time_ms: int) -> None:
+        stamps.append(packet.timestamp)
+        await handle_rtp(packet, arrival_time_ms)
+
+    async def rtcp(packet: object) -> None:
+        if isinstance(packet, RtcpSrPacket):
+            reports.append(packet)
+        await handle_rtcp(packet)
+
+    receiver._handle_rtp_packet, receiver._handle_rtcp_packet = rtp, rtcp
+    return stamps, reports
+
+
+async def test_the_rtp_time_of_each_frame_is_known_and_reports_name_its_capture() -> None:
+    here, there = RTCPeerConnection(), RTCPeerConnection()
+    try:
+        track = Encoded()
+        _, (_, sender) = await connect(here, there, track)
+        clock = SenderClock(sender)
+        assert clock.rtp_time(0) is None
+        track.on_sent = clock.sent
+        stamps, reports = overhear(here.getReceivers()[0])
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            if len(reports) >= 2:
+                break
+        told = {clock.rtp_time(pts): captured for pts, captured in track.sent}
+        assert set(stamps) <= set(told)
+        assert len(set(stamps)) > 20
+        for report in reports[1:]:
+            info = report.sender_info
+            assert info is not None
+            ago = time.monotonic() - told[info.rtp_timestamp]
+            said = time.time() - (info.ntp_timestamp / 2**32 - NTP_EPOCH)
+            assert said == pytest.approx(ago, abs=0.005)
+    finally:
+        await here.close()
+        await there.close()
+
+
+async def test_what_a_receiver_reports_is_heard() -> None:
+    here, there = RTCPeerConnection(), RTCPeerConnection()
+    heard: list[tuple[float | None, float | None]] = []
+    try:
+        _, (_, sender) = await connect(here, there, Encoded())
+        on_feedback(sender, lambda estimate, loss: heard.append((estimate, loss)))
+        receiver = here.getReceivers()[0]
+        await asyncio.wait_for(receiver.track.recv(), 15)
+        somebody_else = sender._ssrc ^ 1
+        for ssrc, bits in ((sender._ssrc, 700_000), (somebody_else, 300_000)):
+            fci = pack_remb_fci(bits, [ssrc])
+            await receiver._send_rtcp(
+                RtcpPsfbPacket(fmt=RTCP_PSFB_APP, ssrc=0, media_ssrc=0, fci=fci)
+            )
+        for _ in range(40):
+            await asyncio.sleep(0.1)
+            if any(loss is not None for _, loss in heard):
+                break
+        estimates = [estimate for estimate, _ in heard if estimate is not None]
+        assert any(estimate == pytest.approx(700_000, rel=1e-4) for estimate in estimates)
+        assert not any(estimate == pytest.approx(300_000, rel=1e-4) for estimate in estimates)
+        assert (None, 0.0) in heard
     finally:
         await here.close()
         await there.close()

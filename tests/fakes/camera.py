@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -12,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_server.errors import SourceUnreachable
-from stream_server.frames import Face, FaceBox, Picture, Pixels, Verdict
+from stream_server.frames import CameraPacket, Face, FaceBox, Picture, Pixels, Verdict
 from stream_server.ports import FrameSource, PacketSink, PictureSink
+from stream_server.publish.encode import EncodeOptions, VideoEncoder
 from stream_server.streams import Kind, SourceFactory
 
 WIDTH, HEIGHT = 64, 48
+RTP_STEP = 1800
 FACE = Face(
     FaceBox(8.0, 4.0, 40.0, 44.0, 0.93, ((16.0, 16.0), (32.0, 16.0))),
     Verdict.WITH_MASK,
@@ -37,6 +40,25 @@ class FakeCamera:
             shade = (shade + 16) % 256
             bgr = np.full((HEIGHT, WIDTH, 3), shade, np.uint8)
             sink(Picture.from_bgr(bgr), captured=time.monotonic(), media_time=shade / 10)
+            await asyncio.sleep(self._period)
+
+
+class FilmingCamera:
+    """A FakeCamera whose packets can be had too: H.264, a key frame each tenth picture."""
+
+    def __init__(self, packets: PacketSink, period: float = 0.03) -> None:
+        self._packets = packets
+        self._period = period
+
+    async def run(self, sink: PictureSink) -> None:
+        encoder = VideoEncoder("h264", EncodeOptions())
+        for number in itertools.count():
+            bgr = np.full((HEIGHT, WIDTH, 3), number * 16 % 256, np.uint8)
+            picture, captured = Picture.from_bgr(bgr), time.monotonic()
+            for made in encoder.encode(picture, number / 50, keyframe=number % 10 == 0):
+                data, at = bytes(made.packet), 7000 + number * RTP_STEP
+                self._packets.offer(CameraPacket(data, made.keyframe, captured, at))
+            sink(picture, captured=captured, media_time=number / 50)
             await asyncio.sleep(self._period)
 
 
@@ -97,7 +119,8 @@ class FakeAnalyser:
 
 
 def fake_sources() -> SourceFactory:
-    """`demo:` is a FakeCamera, `webrtc:` waits for peers, everything else is a dead camera."""
+    """`demo:` is a FakeCamera, `demo:own` a FilmingCamera, `webrtc:` waits for peers, everything
+    else is a dead camera."""
 
     def kind(url: str) -> Kind:
         scheme = url.partition(":")[0]
@@ -115,6 +138,8 @@ def fake_sources() -> SourceFactory:
         packets: PacketSink,
         watched: Callable[[], bool],
     ) -> FrameSource:
+        if url == "demo:own":
+            return FilmingCamera(packets)
         return FakeCamera() if url.startswith("demo:") else DeadCamera()
 
     return SourceFactory(kind, build)

@@ -5,12 +5,18 @@ import cv2
 import numpy as np
 import pytest
 
-from stream_server.errors import TooManyStreams
+from stream_server.errors import TooManyStreams, ViewUnavailable
 from stream_server.flow.latest import Closed
-from stream_server.frames import Picture
+from stream_server.frames import CameraPacket, Picture
 from stream_server.publish.encode import Codec, EncodeOptions
 from stream_server.publish.publisher import Publisher
-from stream_server.publish.rendition import VIEWER_QUEUE, VideoSubscription
+from stream_server.publish.rendition import (
+    SIZES,
+    VIEWER_QUEUE,
+    Size,
+    VideoSubscription,
+    encoded_time,
+)
 from stream_server.telemetry.metrics import Metrics, StreamMetrics
 
 
@@ -175,3 +181,130 @@ async def test_closing_ends_every_viewer(publisher: Publisher) -> None:
     assert [jpeg async for jpeg in jpegs] == []
     with pytest.raises(Closed):
         await publisher.watch("h264").next()
+
+
+async def test_each_size_is_encoded_once_and_only_while_watched(
+    publisher: Publisher, metrics: StreamMetrics
+) -> None:
+    viewers = {size: [publisher.watch("h264", size) for _ in range(3)] for size in SIZES[1:]}
+    publisher.deliver(publisher.encode(picture(0, 1280, 720), 0.0))
+    assert [encodes(metrics, "h264", size) for size in SIZES] == [0, 1, 1]
+    widths = {size: decoded_width(await take(watching[0], 1)) for size, watching in viewers.items()}
+    assert widths == {"half": 640, "thumb": 320}
+    for viewer in viewers["half"]:
+        viewer.close()
+    publisher.deliver(publisher.encode(picture(1, 1280, 720), 0.1))
+    assert [encodes(metrics, "h264", size) for size in SIZES] == [0, 1, 2]
+    count = metrics._metrics.rendition_viewers
+    assert [count.labels("cam", size)._value.get() for size in SIZES] == [0, 0, 3]
+
+
+def decoded_width(packets: list[av.Packet]) -> int:
+    decoder = av.CodecContext.create("h264", "r")
+    decoder.thread_count = 1
+    return [frame.width for packet in packets for frame in decoder.decode(packet)][-1]
+
+
+@pytest.mark.parametrize(("first", "then"), [("full", "thumb"), ("thumb", "full")])
+async def test_a_viewer_moves_at_a_key_frame_without_a_gap_or_a_time_stamp_twice(
+    publisher: Publisher, first: Size, then: Size
+) -> None:
+    viewer = publisher.watch("h264", first)
+    packets: list[av.Packet] = []
+    for number in range(30):
+        if number == 10:
+            publisher.move(viewer, "h264", then)
+        publisher.deliver(publisher.encode(picture(number, 640, 480), number / 30))
+        if number in (5, 10, 11, 29):  # at other times some wait while it moves
+            packets += await take(viewer, number + 1 - len(packets))
+    assert [packet.pts for packet in packets] == [encoded_time(n / 30) for n in range(30)]
+    decoder = av.CodecContext.create("h264", "r")
+    decoder.thread_count = 1
+    widths = [frame.width for packet in packets for frame in decoder.decode(packet)]
+    wide = {"full": 640, "thumb": 320}
+    assert widths == [wide[first]] * 10 + [wide[then]] * 20
+    assert publisher.viewers == 1
+    viewer.close()
+    assert publisher.viewers == 0
+
+
+async def test_a_viewer_who_turns_back_before_the_key_frame_stays(publisher: Publisher) -> None:
+    viewer = publisher.watch("h264")
+    show(publisher, 0, 3)
+    publisher.move(viewer, "h264", "thumb")
+    publisher.move(viewer, "h264", "full")
+    show(publisher, 3, 3)
+    assert viewer.rendition.name == "full"
+    assert [packet.pts for packet in await take(viewer, 6)] == [n * 3000 for n in range(6)]
+
+
+def camera_packet(number: int, *, keyframe: bool = False) -> CameraPacket:
+    return CameraPacket(b"\0\0\1" + bytes([number % 256]), keyframe, number / 10, number * 9000)
+
+
+async def test_a_cameras_own_packets_go_untouched_from_a_key_frame_on(
+    publisher: Publisher, metrics: StreamMetrics
+) -> None:
+    publisher.source.offer(camera_packet(0, keyframe=True))
+    first = publisher.watch_source()
+    for number in range(1, 8):
+        publisher.source.offer(camera_packet(number, keyframe=number % 4 == 0))
+        await asyncio.sleep(0)
+    packets = await take(first, 4)
+    assert [bytes(packet) for packet in packets] == [camera_packet(n).data for n in range(4, 8)]
+    assert [packet.pts for packet in packets] == [n * 9000 for n in range(4, 8)]
+    assert publisher.source.rtp_time(0.5) == 5 * 9000
+    assert publisher.source.rtp_time(0.55) is None
+    assert publisher.viewers == 1
+    assert publisher.drawn_for == 0
+    show(publisher, 0)
+    assert encodes(metrics, "h264") == 0
+
+
+async def test_what_is_kept_of_a_camera_is_bounded_while_the_loop_is_busy(
+    publisher: Publisher, metrics: StreamMetrics
+) -> None:
+    publisher.source.offer(camera_packet(0, keyframe=True))
+    viewer = publisher.watch_source()
+    for number in range(VIEWER_QUEUE + 20):  # all between two turns of the event loop
+        publisher.source.offer(camera_packet(number, keyframe=number in (0, VIEWER_QUEUE + 10)))
+    await asyncio.sleep(0)
+    (packet,) = await take(viewer, 1)
+    assert bytes(packet) == camera_packet(VIEWER_QUEUE + 10).data
+    assert metrics.drops["viewer/slow"] == VIEWER_QUEUE
+
+
+async def test_the_source_view_is_refused_with_the_reason(publisher: Publisher) -> None:
+    with pytest.raises(ViewUnavailable, match=r"no H\.264 yet.*view=annotated"):
+        publisher.watch_source()
+    publisher.source.offer(camera_packet(0, keyframe=True))
+    viewer = publisher.watch_source()
+    publisher.source.refuse("it has B-frames")
+    await asyncio.sleep(0)
+    with pytest.raises(Closed):
+        await viewer.next()
+    assert publisher.viewers == 0
+    with pytest.raises(ViewUnavailable, match="B-frames"):
+        publisher.watch_source()
+    publisher.source.offer(camera_packet(0, keyframe=True))  # another run, set right
+    publisher.watch_source()
+
+
+async def test_a_camera_without_key_frames_is_refused(publisher: Publisher) -> None:
+    publisher.source.offer(camera_packet(0, keyframe=True))
+    for number in range(1, 131):
+        publisher.source.offer(camera_packet(number))
+    with pytest.raises(ViewUnavailable, match="key frame is 13 s old"):
+        publisher.watch_source()
+
+
+async def test_a_camera_come_back_a_little_behind_does_not_turn_time_back(
+    publisher: Publisher,
+) -> None:
+    publisher.source.offer(camera_packet(9, keyframe=True))
+    viewer = publisher.watch_source()
+    for number in (9, 5, 6, 12):
+        publisher.source.offer(camera_packet(number, keyframe=number in (9, 5)))
+        await asyncio.sleep(0)
+    stamps = [packet.pts for packet in await take(viewer, 4)]
+    assert stamps == [81_000, 81_001, 81_002, 108_000]
