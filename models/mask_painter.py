@@ -47,7 +47,7 @@ class Fit(NamedTuple):
 
 # The nose tip is at 0.57, the nostrils at 0.68, the mouth at 1.16, the chin at about 1.85.
 _FITS: dict[Wearing, Fit] = {
-    "correct": Fit((0.08, 0.42), (1.82, 2.12), (0.08, 0.38)),
+    "correct": Fit((0.06, 0.38), (1.82, 2.12), (0.08, 0.38)),
     "nose_tip_out": Fit((0.72, 0.80), (1.90, 2.15), (-0.22, 0.08)),
     "nose_out": Fit((0.78, 0.98), (1.92, 2.25), (-0.40, 0.08)),
     "below_mouth": Fit((1.34, 1.48), (2.02, 2.36), (-0.55, -0.05)),

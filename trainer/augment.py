@@ -24,9 +24,11 @@ def augment(wide: Image, size: int, rng: Rng) -> Image:
         image = recolour(image, rng)
     if rng.random() < 0.2:
         image = light(image, rng)
-    if rng.random() < 0.2:
+    # Either: of a face that is both nobody could tell how it wears its mask.
+    kind = rng.random()
+    if kind < 0.18:
         image = blur(image, rng)
-    if rng.random() < 0.45:
+    elif kind < 0.63:
         image = shrink(image, rng)
     if rng.random() < 0.2:
         image = dim(image, rng)
@@ -127,13 +129,13 @@ def light(image: Image, rng: Rng) -> Image:
 def dim(image: Image, rng: Rng) -> Image:
     """Low light with sensor noise, or a light behind the head."""
     if rng.random() < 0.6:
-        levels = np.linspace(0, 1, 256) ** rng.uniform(1.0, 2.0) * rng.uniform(0.25, 0.9)
+        levels = np.linspace(0, 1, 256) ** rng.uniform(1.0, 1.9) * rng.uniform(0.3, 0.9)
         pixels = levels.astype(np.float32)[image]
     else:
         size = image.shape[0]
         along = np.linspace(-1, 1, size, dtype=np.float32) ** 2
         glow = np.clip(along + along[:, None] - 0.5, 0, 1)[..., None]
-        pixels = image * np.float32(rng.uniform(0.35, 0.8) / 255)
+        pixels = image * np.float32(rng.uniform(0.42, 0.8) / 255)
         pixels += glow * np.float32(rng.uniform(0.3, 0.8))
     noise = np.float32(rng.uniform(0.005, 0.035))
     pixels += noise * rng.standard_normal(image.shape, np.float32)
@@ -156,7 +158,7 @@ def blur(image: Image, rng: Rng) -> Image:
 def shrink(image: Image, rng: Rng) -> Image:
     """A face far away: few pixels, enlarged again as the server enlarges them."""
     size = image.shape[0]
-    small = round(np.exp(rng.uniform(np.log(12), np.log(48))))
+    small = round(np.exp(rng.uniform(np.log(13), np.log(48))))
     few = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
     if rng.random() < 0.4:
         few = compress(np.asarray(few, np.uint8), rng)
