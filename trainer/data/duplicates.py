@@ -72,7 +72,7 @@ def fingerprints(images: Image) -> NDArray[np.float32]:
         grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_BGR2GRAY)
         small = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
         code[:] = small - cv2.GaussianBlur(small, (0, 0), 2)
-    flat = codes.reshape(len(codes), -1)
+    flat = codes.reshape(len(codes), _SIDE * _SIDE)
     flat -= flat.mean(axis=1, keepdims=True)
     return np.asarray(flat / (np.linalg.norm(flat, axis=1, keepdims=True) + 1e-6), np.float32)
 
@@ -107,7 +107,7 @@ def _likeness(
     a: NDArray[np.float32], b: NDArray[np.float32]
 ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Blocks of rows of `a` and how alike they are to all of `b`, as it is or mirrored: -1..1."""
-    mirrored = b.reshape(-1, _SIDE, _SIDE)[:, :, ::-1].reshape(len(b), -1)
+    mirrored = b.reshape(-1, _SIDE, _SIDE)[:, :, ::-1].reshape(b.shape)
     for start in range(0, len(a), _BLOCK):
         rows = slice(start, start + _BLOCK)
         yield rows, np.maximum(a[rows] @ b.T, a[rows] @ mirrored.T)
