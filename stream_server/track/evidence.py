@@ -42,6 +42,9 @@ class Evidence:
         self._weight = 0.0
         self._at = 0.0
         self._against_since: float | None = None
+        self._candidate: Verdict | None = None
+        self._candidate_since = 0.0
+        self._needed_again = 0.0
         self._doubt_since: float | None = None
         self.verdict = Verdict.UNCERTAIN
         self.seen = 0
@@ -86,12 +89,19 @@ class Evidence:
         best = int(means.argmax())
         leader, likely = Verdict(self._labels[best]), float(means[best]) >= self._threshold
         if self.verdict is Verdict.UNCERTAIN:
-            if likely and (self._weight >= FIRST_WEIGHT or self.seen >= FIRST_CROPS):
+            enough = self._weight >= FIRST_WEIGHT or self.seen >= FIRST_CROPS
+            if self._stands_out(leader if likely and enough else None, now):
                 self._settle(leader)
         elif self._spoken_against(leader, newest, now) and likely and newest is leader:
             self._settle(leader)
         else:
             self._doubt(now, self.confidence < self._threshold - STAY_MARGIN)
+
+    def _stands_out(self, candidate: Verdict | None, now: float) -> bool:
+        """Whether there is a verdict to give: at once the first time, after doubt not so soon."""
+        if candidate is not self._candidate:
+            self._candidate, self._candidate_since = candidate, now
+        return candidate is not None and now - self._candidate_since >= self._needed_again
 
     def _spoken_against(self, leader: Verdict, newest: Verdict, now: float) -> bool:
         """Whether another label leads after crops spoke against the verdict for long enough."""
@@ -105,7 +115,8 @@ class Evidence:
 
     def _settle(self, verdict: Verdict) -> None:
         self.verdict = verdict
-        self._against_since = self._doubt_since = None
+        self._against_since = self._doubt_since = self._candidate = None
+        self._needed_again = AGAINST_SECONDS
 
     def _doubt(self, now: float, doubtful: bool) -> None:
         if not doubtful:

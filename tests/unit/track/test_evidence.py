@@ -141,6 +141,18 @@ def test_lasting_doubt_takes_the_verdict_back_and_short_doubt_does_not() -> None
     assert told.verdict is Verdict.UNCERTAIN
 
 
+def test_after_doubt_a_verdict_does_not_come_back_at_once() -> None:
+    told = settled_on(BARE)
+    for number in range(1, 41):
+        told.add(UNSURE, 1.0, number / 20)
+    assert told.verdict is Verdict.UNCERTAIN
+    for number in range(41, 60):
+        told.add(BARE, 1.0, number / 20)
+        if told.verdict is not Verdict.UNCERTAIN:
+            break
+    assert 0.29 <= (number - 41) / 20 <= 0.5
+
+
 def test_a_verdict_is_kept_a_little_below_the_threshold_that_gave_it() -> None:
     told = settled_on(BARE)
     for number in range(1, 60):

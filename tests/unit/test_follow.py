@@ -1,0 +1,331 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from stream_server.errors import Overloaded
+from stream_server.flow.shedding import Step
+from stream_server.follow import Follower, Sight
+from stream_server.frames import FaceBox, FaceEvent, FaceEventKind, Frame, Picture, Verdict
+from stream_server.telemetry.metrics import Metrics
+from stream_server.track.tracker import KEPT_SECONDS
+from tests.fakes.camera import FakeAnalyser
+
+APPEARED, CHANGED, LEFT = FaceEventKind.APPEARED, FaceEventKind.CHANGED, FaceEventKind.LEFT
+MASK, BARE = (0.94, 0.03, 0.03), (0.03, 0.94, 0.03)
+UNSURE = (0.4, 0.35, 0.25)
+SLOTS = tuple(FaceBox(x, 20, x + 40, 60, 0.9) for x in (10.0, 110.0, 210.0))
+EPOCH = 1_000_000.0
+
+
+def still(width: int = 320, height: int = 96) -> Picture:
+    noise = np.random.default_rng(4).integers(60, 200, (height // 8, width // 8, 3), np.uint8)
+    return Picture.from_bgr(np.repeat(np.repeat(noise, 8, 0), 8, 1))
+
+
+class CountingAnalyser(FakeAnalyser):
+    """Counts detections with the scale of each, and the crops of each classification."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scales: list[float] = []
+        self.crops: list[int] = []
+
+    def detect(self, picture: Picture, scale: float = 1.0) -> list[FaceBox]:
+        self.scales.append(scale)
+        return super().detect(picture, scale)
+
+    def crop(self, picture, boxes):
+        self.crops.append(len(boxes))
+        return super().crop(picture, boxes)
+
+
+class Watch:
+    """A follower and its frames: `look(seconds later)`."""
+
+    def __init__(self) -> None:
+        self.analyser = CountingAnalyser()
+        self.analyser.boxes = [SLOTS[0]]
+        self.analyser.probabilities = BARE
+        self.analyser.workers = self._pool = ThreadPoolExecutor(1)
+        metrics = Metrics()
+        self.follower = Follower("gate", self.analyser, metrics, metrics.stream("gate"))  # type: ignore[arg-type]
+        self.now, self.number, self.picture = 100.0, 0, still()
+        self.events: list[FaceEvent] = []
+        self._runner = asyncio.Runner()
+
+    def look(self, after: float = 0.1, step: Step = Step.NOTHING) -> Sight:
+        self.now += after
+        self.number += 1
+        frame = Frame("gate", self.number, self.now, EPOCH + self.now, None, self.picture)
+        sight = self._runner.run(self.follower.look(frame, step))
+        self.events += sight.events
+        return sight
+
+    def looks(self, seconds: float, every: float = 0.1, step: Step = Step.NOTHING) -> Sight:
+        for _ in range(round(seconds / every)):
+            sight = self.look(every, step)
+        return sight
+
+    def leave(self, *, all_faces: bool = False) -> None:
+        self.events += self.follower.leave(self.now, EPOCH + self.now, all_faces=all_faces)
+
+    def close(self) -> None:
+        self._runner.close()
+        self._pool.shutdown()
+
+    def told(self) -> list[tuple[FaceEventKind, int, Verdict]]:
+        return [(event.kind, event.track, event.verdict) for event in self.events]
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    watching = Watch()
+    yield watching
+    watching.close()
+
+
+def test_a_face_appears_once_with_its_verdict_and_leaves_once(watch: Watch) -> None:
+    watch.looks(2)
+    watch.analyser.boxes = []
+    watch.looks(4)
+    watch.leave(all_faces=True)
+    assert watch.told() == [
+        (APPEARED, 1, Verdict.WITHOUT_MASK),
+        (LEFT, 1, Verdict.WITHOUT_MASK),
+    ]
+    appeared, left = watch.events
+    assert appeared.wall < EPOCH + 100.5
+    assert 3.4 < left.wall - appeared.wall < 3.4 + 0.3
+    assert left.counted is Verdict.WITHOUT_MASK
+    assert appeared.confidence == pytest.approx(0.94)
+
+
+@pytest.mark.parametrize("every", [1 / 10, 1 / 30])
+def test_a_true_change_is_told_once_within_half_a_second(watch: Watch, every: float) -> None:
+    watch.looks(2, every)
+    put_on = watch.now + every
+    watch.analyser.probabilities = MASK
+    watch.looks(2, every)
+    assert watch.told() == [
+        (APPEARED, 1, Verdict.WITHOUT_MASK),
+        (CHANGED, 1, Verdict.WITH_MASK),
+    ]
+    change = watch.events[-1]
+    assert change.previous is Verdict.WITHOUT_MASK
+    assert change.wall - EPOCH - put_on <= 0.5 + 1e-6
+
+
+def test_one_odd_answer_is_not_told(watch: Watch) -> None:
+    watch.looks(2)
+    for _ in range(5):
+        watch.analyser.probabilities = MASK
+        watch.look()
+        watch.analyser.probabilities = BARE
+        sight = watch.looks(0.7)
+        assert sight.faces[0].verdict is Verdict.WITHOUT_MASK
+    assert len(watch.events) == 1
+
+
+def test_the_verdict_that_stood_longest_counts(watch: Watch) -> None:
+    watch.looks(1)
+    watch.analyser.probabilities = MASK
+    watch.looks(6)
+    watch.analyser.probabilities = BARE
+    watch.looks(1.5)
+    watch.leave(all_faces=True)
+    assert [event.verdict for event in watch.events][-1] is Verdict.WITHOUT_MASK
+    assert watch.events[-1].counted is Verdict.WITH_MASK
+
+
+def test_a_face_nobody_can_judge_appears_as_uncertain_after_half_a_second(watch: Watch) -> None:
+    watch.analyser.probabilities = UNSURE
+    watch.looks(0.4)
+    assert watch.events == []
+    watch.looks(1)
+    watch.leave(all_faces=True)
+    assert [event.kind for event in watch.events] == [APPEARED, LEFT]
+    assert watch.events[-1].counted is Verdict.UNCERTAIN
+
+
+def test_a_box_seen_once_is_no_event(watch: Watch) -> None:
+    watch.look()
+    watch.analyser.boxes = []
+    watch.looks(3)
+    assert watch.events == []
+
+
+def test_a_settled_face_is_detected_and_classified_rarely_and_drawn_always(watch: Watch) -> None:
+    watch.looks(1, 1 / 30)
+    watch.analyser.scales.clear()
+    watch.analyser.crops.clear()
+    for _ in range(60):
+        assert len(watch.look(1 / 30).faces) == 1
+    assert 8 <= len(watch.analyser.scales) <= 11
+    assert 8 <= sum(watch.analyser.crops) <= 11
+
+
+def test_a_face_that_looks_changed_is_classified_at_once(watch: Watch) -> None:
+    watch.looks(1.2, 1 / 30)
+    while watch.analyser.crops[-1]:
+        watch.look(1 / 30)
+    changed = watch.picture.bgr()
+    changed[40:64, 8:54] = 250
+    watch.picture = Picture.from_bgr(changed)
+    watch.analyser.crops.clear()
+    watch.look(1 / 30)
+    assert watch.analyser.crops == [1]
+
+
+def test_each_step_of_shedding_leaves_out_more(watch: Watch) -> None:
+    seen = []
+    for step in Step:
+        watch.looks(1, 1 / 30, step)
+        watch.analyser.scales.clear()
+        watch.analyser.crops.clear()
+        watch.looks(6, 1 / 30, step)
+        seen.append(
+            (len(watch.analyser.scales), watch.analyser.scales[0], sum(watch.analyser.crops))
+        )
+    detections, scales, crops = zip(*seen, strict=True)
+    assert detections[0] > 1.5 * detections[1]
+    assert detections[1] == pytest.approx(detections[3], abs=1)
+    assert detections[3] > 1.3 * detections[4]
+    assert scales == (1.0, 1.0, 0.75, 0.75, 0.75)
+    assert crops[2] > 2 * crops[3]
+    assert len(watch.events) == 1
+
+
+def test_a_change_of_picture_size_keeps_the_face(watch: Watch) -> None:
+    watch.looks(1)
+    watch.picture = still(640, 192)
+    watch.analyser.boxes = [FaceBox(20, 40, 100, 120, 0.9)]
+    sight = watch.look()
+    assert sight.faces[0].box.x0 == pytest.approx(20, abs=1)
+    watch.looks(1)
+    assert len(watch.events) == 1
+
+
+def test_boxes_are_drawn_inside_the_picture(watch: Watch) -> None:
+    watch.analyser.boxes = [FaceBox(-20, 30, 30, 90, 0.9), FaceBox(290, 40, 340, 100, 0.9)]
+    for face in watch.looks(1).faces:
+        assert 0 <= face.box.x0 < face.box.x1 <= 320
+        assert 0 <= face.box.y0 < face.box.y1 <= 96
+
+
+def test_an_overloaded_batcher_costs_crops_and_no_face(watch: Watch) -> None:
+    watch.looks(1)
+    watch.analyser.error = Overloaded("256 crops wait")
+    sight = watch.looks(2)
+    assert sight.faces[0].verdict is Verdict.WITHOUT_MASK
+    watch.analyser.error = None
+    watch.looks(1)
+    assert len(watch.events) == 1
+
+
+def test_faces_of_a_silent_source_leave(watch: Watch) -> None:
+    watch.looks(1)
+    watch.now += KEPT_SECONDS - 0.3
+    watch.leave()
+    assert len(watch.events) == 1
+    watch.now += 0.6
+    watch.leave()
+    watch.leave(all_faces=True)
+    assert [event.kind for event in watch.events] == [APPEARED, LEFT]
+
+
+def test_nobody_leaves_while_a_frame_is_looked_at(watch: Watch) -> None:
+    watch.looks(1)
+
+    async def both() -> list[FaceEvent]:
+        watch.analyser.seconds = 0.2
+        watch.analyser.probabilities = MASK
+        frame = Frame("gate", 99, watch.now + 0.3, EPOCH, None, watch.picture)
+        looking = asyncio.create_task(watch.follower.look(frame, Step.NOTHING))
+        await asyncio.sleep(0.1)
+        gone = watch.follower.leave(watch.now, EPOCH, all_faces=True)
+        await looking
+        return gone
+
+    assert watch._runner.run(both()) == []
+
+
+class Sequences(RuleBasedStateMachine):
+    """Whatever comes, in whatever order, each face has one story."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watch = Watch()
+        self.watch.analyser.boxes = []
+        self.checked = 0
+        self.told: dict[int, Verdict] = {}
+        self.gone: set[int] = set()
+
+    @rule(slots=st.sets(st.integers(0, 2)), row=st.sampled_from([MASK, BARE, UNSURE]))
+    def people_come_and_go(self, slots: set[int], row: tuple[float, ...]) -> None:
+        self.watch.analyser.boxes = [SLOTS[slot] for slot in sorted(slots)]
+        self.watch.analyser.probabilities = row
+
+    @rule(
+        frames=st.integers(1, 12),
+        every=st.sampled_from([0.033, 0.1, 0.4, 2.0]),
+        step=st.sampled_from(list(Step)),
+    )
+    def frames_come(self, frames: int, every: float, step: Step) -> None:
+        for _ in range(frames):
+            faces = self.watch.look(every, step).faces
+            assert len({face.track for face in faces}) == len(faces)
+
+    @rule(overloaded=st.booleans())
+    def load(self, overloaded: bool) -> None:
+        self.watch.analyser.error = Overloaded("too much") if overloaded else None
+
+    @rule(size=st.sampled_from([(320, 96), (640, 192)]))
+    def size_changes(self, size: tuple[int, int]) -> None:
+        self.watch.picture = still(*size)
+
+    @rule(silence=st.floats(0, 5))
+    def source_is_silent(self, silence: float) -> None:
+        self.watch.now += silence
+        self.watch.leave()
+
+    @precondition(lambda self: self.told)
+    @rule()
+    def source_ends(self) -> None:
+        self.watch.leave(all_faces=True)
+        self._check()
+        assert set(self.told) == self.gone
+
+    @invariant()
+    def _check(self) -> None:
+        events, self.checked = self.watch.events[self.checked :], len(self.watch.events)
+        for event in events:
+            assert event.track not in self.gone
+            if event.kind is APPEARED:
+                assert event.track not in self.told
+            else:
+                before = self.told[event.track]
+                assert (event.kind is CHANGED) == (event.verdict is not before)
+                assert event.previous is (before if event.kind is CHANGED else None)
+            self.told[event.track] = event.verdict
+            if event.kind is LEFT:
+                self.gone.add(event.track)
+            assert event.seconds >= 0
+            assert 0 <= event.confidence <= 1
+
+    def teardown(self) -> None:
+        self.watch.leave(all_faces=True)
+        self._check()
+        assert set(self.told) == self.gone
+        self.watch.close()
+
+
+TestSequences = Sequences.TestCase
+TestSequences.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
