@@ -254,11 +254,10 @@ def on_feedback(sender: RTCRtpSender, tell: Callable[[float | None, float | None
         await handle(packet)
         if isinstance(packet, RtcpPsfbPacket) and packet.fmt == RTCP_PSFB_APP:
             try:
-                bits, ssrcs = unpack_remb_fci(packet.fci)
+                bits, _ = unpack_remb_fci(packet.fci)
             except ValueError:
                 return
-            if sender._ssrc in ssrcs:
-                tell(float(bits), None)
+            tell(float(bits), None)
         elif isinstance(packet, RtcpRrPacket):
             for report in packet.reports:
                 if report.ssrc == sender._ssrc:
