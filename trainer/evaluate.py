@@ -73,6 +73,9 @@ def softmax(logits: Logits, temperature: float = 1.0) -> Probabilities:
 def among(probabilities: NDArray[np.floating[Any]], classes: Sequence[int]) -> Probabilities:
     """The probabilities of `classes` alone, renormalised: N x labels to N x len(classes)."""
     kept = probabilities[:, list(classes)].astype(np.float64)
+    if len(classes) == probabilities.shape[1]:
+        # Scaling would tear equal probabilities apart by an error of arithmetic.
+        return kept
     total = kept.sum(axis=1, keepdims=True)
     lost = total <= 0
     return np.where(lost, 1 / len(classes), kept / np.where(lost, 1, total))

@@ -284,7 +284,7 @@ def _up_to_one(lowest: float) -> tuple[float, float]:
     return max(0.0, 1 - span), 1 + 0.02 * span
 
 
-def _percent(share: float, _: int | None) -> str:
+def _percent(share: float, _: float) -> str:
     return f"{100 * share:.3g}%"
 
 

@@ -135,14 +135,15 @@ def test_faces_that_are_not_asked_about_count_neither_way():
     scenes = [
         judged(
             [face(0, 0, 30), small, excluded],
-            [box(0, 0, 30), box(50, 0, 10), box(100, 0, 30), box(300, 0, 12)],
+            [box(1, 0, 30), box(50, 0, 10), box(100, 0, 30), box(300, 0, 12)],
             [WITH_MASK, WITHOUT_MASK, WITH_MASK, WITH_MASK],
         )
     ]
     asked = question(classes=(0, 1))
     assert end_to_end_macro_f1(scenes, asked) == 1.0
     faces, rows = found_faces(scenes, asked, 3)
-    assert [found.box for found in faces] == [(0, 0, 30, 30)]
+    # Where the detector has found it, not where the label says.
+    assert [found.box for found in faces] == [(1, 0, 31, 30)]
     assert rows.tolist() == [[1, 0, 0]]
     # With 0 px the small one counts, wrongly judged, and so does the false alarm.
     assert end_to_end_macro_f1(scenes, replace(asked, min_size=0)) == pytest.approx(0.5)

@@ -131,6 +131,12 @@ def test_probabilities_that_are_all_elsewhere_become_an_even_guess():
     assert among(np.array([[0.0, 0.0, 1.0]]), (0, 1)).tolist() == [[0.5, 0.5]]
 
 
+def test_equal_probabilities_stay_equal_where_no_class_is_taken_out():
+    # The second row does not quite add up to 1, as the service's 32 bits do not.
+    rows = np.array([[0.4, 0.3, 0.3], [0.4, 0.3, 0.30000004]])
+    assert len(np.unique(among(rows, (0, 1, 2))[:, 1])) == 1
+
+
 # --- extremes -------------------------------------------------------------------------------------
 
 
@@ -164,7 +170,7 @@ def test_what_no_face_can_tell_is_none():
 # --- invariants -----------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(judged())
 def test_the_figures_are_those_of_plain_loops(case):
     rows, labels = case
@@ -189,11 +195,13 @@ def test_the_figures_are_those_of_plain_loops(case):
             ]
             areas.append(np.mean(pairs))
     assert found["macro_f1"] == pytest.approx(np.mean(f1s))
-    assert found["roc_auc_macro"] == (pytest.approx(np.mean(areas)) if areas else None)
+    # torchmetrics counts in 32 bits.
+    expected = pytest.approx(np.mean(areas), abs=1e-6) if areas else None
+    assert found["roc_auc_macro"] == expected
     assert np.trace(found["confusion"]) / len(labels) == pytest.approx(found["accuracy"])
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(judged())
 def test_the_calibration_error_is_that_of_plain_loops(case):
     rows, labels = case
@@ -210,7 +218,7 @@ def test_the_calibration_error_is_that_of_plain_loops(case):
     assert calibration_error(rows, labels) == pytest.approx(expected, abs=1e-5)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(judged(), st.randoms(use_true_random=False))
 def test_the_order_of_the_faces_does_not_matter(case, random):
     rows, labels = case
@@ -220,7 +228,7 @@ def test_the_order_of_the_faces_does_not_matter(case, random):
     assert flat(shuffled) == pytest.approx(flat(straight), abs=1e-6)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(judged(classes=2))
 def test_probabilities_among_some_classes_are_probabilities_in_the_same_order(case):
     rows, labels = case
@@ -233,7 +241,7 @@ def test_probabilities_among_some_classes_are_probabilities_in_the_same_order(ca
     assert found["accuracy"] >= found["accuracy_all_classes"]
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(judged())
 def test_every_figure_is_a_share_or_none(case):
     for value in flat(scores(*case, (0, 1, 2), 0.6)):

@@ -75,6 +75,7 @@ def test_the_risk_curve_ends_with_all_faces_and_marks_the_threshold(drawn, tmp_p
     sure = ROWS.max(axis=1) >= 0.7
     assert curve[-1] == pytest.approx([1.0, wrong.mean()])
     assert point[0] == pytest.approx([sure.mean(), wrong[sure].mean()])
+    assert curve[sure.sum() - 1] == pytest.approx(point[0])
     assert (np.diff(curve[:, 0]) > 0).all()
 
 
