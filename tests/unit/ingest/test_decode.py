@@ -421,10 +421,19 @@ def test_key_frames_alone_come_at_once_and_nothing_else_does(structures, name):
 
 @pytest.mark.parametrize("name", ["no B-frames", "B-frames"])
 def test_after_key_frames_alone_the_whole_stream_begins_with_a_key_frame(structures, name):
-    shown = list(sparing(structures[name], "key", lambda now: now >= 25))
+    drops: dict[str, int] = {}
+    shown = list(sparing(structures[name], "key", lambda now: now >= 25, drops))
     before = [number for number, _, _ in shown if number < 30]
     assert before == [0, 10, 20]
     assert len(shown) == 3 + 30
+    # Nothing is given to the decoder in vain.
+    assert drops == {decode.UNWATCHED: 27}
+
+
+def test_the_last_pictures_before_key_frames_alone_are_not_held_back(structures):
+    shown = list(sparing(structures["B-frames"], "key", lambda now: now < 25))
+    assert max(number - shot.captured for number, _, shot in shown) <= 3
+    assert len(shown) == 30 + 3
 
 
 def test_leaving_out_what_nothing_refers_to_delays_no_picture_by_more_than_one_packet(structures):
@@ -462,6 +471,10 @@ def test_the_share_is_that_of_each_stretch_of_packets():
         for number in range(decode.SHARE_PACKETS):
             assert economy.next(is_key=False) == "reference"
             economy.count(1 if number % 3 == 0 else 0)
+    for _ in range(decode.SHARE_PACKETS):
+        assert economy.next(is_key=False) == "reference"
+        economy.count(0)
+    assert economy.next(is_key=False) == "all"
 
 
 # --- hardware -------------------------------------------------------------------------------------
