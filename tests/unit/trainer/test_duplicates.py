@@ -70,12 +70,11 @@ def test_an_empty_held_set_takes_nothing():
 
 
 def test_pairs_are_found_across_blocks():
-    faces = [portrait(seed) for seed in range(30)]
-    images = np.stack([faces[n % 30] for n in range(1100)])[:, ::4, ::4]
-    pairs = {tuple(pair) for pair in alike_pairs(fingerprints(images)).tolist()}
-    assert (3, 33) in pairs
-    assert (1020, 1050) in pairs
-    assert all(one < other for one, other in pairs)
+    images = np.stack([portrait(seed) for seed in range(1100)])
+    images[1050] = images[3]
+    images[1060] = images[1055][:, ::-1]
+    pairs = alike_pairs(fingerprints(images))
+    assert pairs.tolist() == [[3, 1050], [1055, 1060]]
 
 
 @given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=40))

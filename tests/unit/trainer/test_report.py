@@ -89,6 +89,13 @@ def test_broken_blank_and_small(twin):
     assert sum(steps) == 19
 
 
+def test_blank_copies_are_near_identical_too(twin):
+    for split in ("Train", "Test"):
+        cv2.imwrite(str(twin / split / "WithMask" / "black.png"), portrait(1) * 0)
+    found = report(read_dataset(twin))
+    assert found["leaks"]["near_identical"]["groups"] == 1
+
+
 def test_scenes_count_by_face(tmp_path):
     (tmp_path / "a.xml").write_text(
         "<annotation>"
