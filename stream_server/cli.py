@@ -222,7 +222,11 @@ def serve(
 def predict(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT", help="Pictures, videos, folders of them, or globs."),
+        typer.Argument(
+            metavar="INPUT",
+            help="Pictures, videos, folders of them, globs; a camera by its number (0) or device; "
+            "http(s):// and rtsp:// addresses.",
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -231,24 +235,34 @@ def predict(
             "-o",
             metavar="DIR",
             help="Annotated pictures and videos (H.264 MP4) and faces.jsonl go there "
-            "[default: maskstream-out, or nothing with --json].",
+            "[default: maskstream-out, or nothing with --json or --show].",
         ),
     ] = None,
     json: Annotated[
         bool,
         typer.Option("--json", help="Print the faces, one JSON object a picture or video frame."),
     ] = False,
+    show: Annotated[
+        bool,
+        typer.Option(
+            "--show",
+            help="Show them in a window; any key goes on to the next picture, q or Esc ends.",
+        ),
+    ] = False,
     config: ConfigOption = None,
 ) -> int:
-    """Find and judge the faces in pictures and videos.
+    """Find and judge the faces in pictures, videos and cameras.
 
     Inputs that cannot be read are named at the end; the rest is done, and the exit code is 1.
+    Ctrl-C ends a camera's recording, and it is kept.
 
     \b
     Examples:
       maskstream predict team.jpg
       maskstream predict clip.mp4 photos/ --out seen
       maskstream predict --json door.png
+      maskstream predict 0 --show
+      maskstream predict rtsp://USER:PASSWORD@192.168.1.20/stream1 --out seen
     """
     settings = _settings(config, {})
     from stream_server.predict import predict_files
@@ -256,8 +270,8 @@ def predict(
 
     # Only what went wrong: the progress line is for everything else.
     configure(settings.log.format, "warning" if settings.log.level != "debug" else "debug")
-    folder = out if out is not None or json else Path("maskstream-out")
-    return predict_files(settings, inputs, folder, to_stdout=json)
+    folder = out if out is not None or json or show else Path("maskstream-out")
+    return predict_files(settings, inputs, folder, to_stdout=json, show=show)
 
 
 @config_app.command("show")

@@ -1,15 +1,17 @@
-"""`maskstream predict`: pictures and videos from disk through the same analysis as the service."""
+"""`maskstream predict`: pictures, videos and cameras through the same analysis as the service."""
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TextIO, TypeVar
 
 import av
@@ -19,11 +21,14 @@ from stream_server.annotate import draw
 from stream_server.app import open_inference
 from stream_server.errors import InvalidPicture, MaskstreamError, SettingsError
 from stream_server.frames import Face, Picture, Pixels
+from stream_server.predict.fetch import fetched
 from stream_server.predict.inputs import Item, find, replacing, targets
 from stream_server.predict.progress import Progress
 from stream_server.predict.records import Record
-from stream_server.predict.video import annotate_video, count_frames
+from stream_server.predict.show import Stop, Window, nothing_shown
+from stream_server.predict.video import Show, annotate_video, count_frames
 from stream_server.settings import Settings
+from stream_server.telemetry.logging import redact
 from stream_server.telemetry.metrics import Metrics
 from stream_server.web.uploads import decode
 
@@ -47,22 +52,45 @@ class Outcome:
 
 
 def predict_files(
-    settings: Settings, inputs: Sequence[str], out: Path | None, *, to_stdout: bool
+    settings: Settings,
+    inputs: Sequence[str],
+    out: Path | None,
+    *,
+    to_stdout: bool,
+    show: bool = False,
 ) -> int:
-    """Annotate `inputs` into `out` and tell the faces; returns the exit code.
+    """Annotate `inputs` into `out`, tell the faces, `show` them; returns the exit code.
 
     Raises SettingsError when there is nothing to do or `out` cannot be used, ModelError or
     WeightsError when the model cannot be loaded.
     """
-    items, failures = find(inputs)
+    named, failures = find(inputs)
     outcome = Outcome(failures=failures)
-    outputs = targets(items, out) if out is not None else [None] * len(items)
-    if out is not None:
-        _make_folder(out)
-    if items:
-        asyncio.run(_with_models(settings, items, outputs, out, to_stdout, outcome))
+    stop = Stop()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="maskstream-")))
+        items = _fetch(named, folder, outcome)
+        outputs = targets(items, out) if out is not None else [None] * len(items)
+        if out is not None:
+            _make_folder(out)
+        window: Show = stack.enter_context(Window(stop)) if show else nothing_shown
+        if items:
+            asyncio.run(
+                _with_models(settings, items, outputs, out, to_stdout, outcome, window, stop)
+            )
     _summarise(outcome, out, sys.stderr)
     return 1 if outcome.failures else 0
+
+
+def _fetch(named: Sequence[Item], folder: Path, outcome: Outcome) -> list[Item]:
+    """The items, with the pictures that stand at addresses fetched into `folder`."""
+    items = []
+    for item in named:
+        try:
+            items.append(fetched(item, folder))
+        except InvalidPicture as error:
+            outcome.failures.append(_reason(item, error))
+    return items
 
 
 def _make_folder(out: Path) -> None:
@@ -89,6 +117,8 @@ async def _with_models(
     out: Path | None,
     to_stdout: bool,
     outcome: Outcome,
+    show: Show,
+    stop: Stop,
 ) -> None:
     async with open_inference(settings, Metrics()) as inference:
         with ExitStack() as stack:
@@ -107,11 +137,33 @@ async def _with_models(
                 outcome.faces += len(record.faces)
                 progress.advance(record.file)
 
-            await process(items, outputs, inference.analyser.analyse, tell, outcome)
+            with _ctrl_c_ends(stop, any(item.live for item in items)):
+                await process(items, outputs, inference.analyser.analyse, tell, outcome, show, stop)
+
+
+@contextmanager
+def _ctrl_c_ends(stop: Stop, live: bool) -> Iterator[None]:
+    """Ctrl-C is how a camera's recording ends: what was seen is kept. A second one breaks off."""
+    loop = asyncio.get_running_loop()
+
+    def ask() -> None:
+        stop.ask()
+        loop.remove_signal_handler(signal.SIGINT)
+
+    if live:
+        loop.add_signal_handler(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        if live:
+            loop.remove_signal_handler(signal.SIGINT)
 
 
 def _total_work(items: Sequence[Item]) -> int:
-    return sum(count_frames(item.path) if item.is_video else 1 for item in items)
+    """About how many pictures and frames; 0 if it cannot be known."""
+    if any(item.live for item in items):
+        return 0
+    return sum(count_frames(item.address or item.path) if item.is_video else 1 for item in items)
 
 
 async def process(
@@ -120,29 +172,42 @@ async def process(
     analyse: Analyse,
     tell: Callable[[Record], None],
     outcome: Outcome,
+    show: Show = nothing_shown,
+    stop: Stop | None = None,
 ) -> None:
-    """Each item in its order; one that cannot be read is noted in `outcome` and left out."""
+    """Pictures, then videos, in their order, until `stop` wants the end; each is shown by `show`.
+
+    One that cannot be read is noted in `outcome` and left out.
+    """
+    stop = stop or Stop()
     jobs = list(zip(items, outputs, strict=True))
     pictures = [job for job in jobs if not job[0].is_video]
     starts = [partial(_picture, *job, analyse) for job in pictures]
-    async for result in _in_order(starts, PICTURES_AT_ONCE):
-        if isinstance(result, Record):
-            tell(result)
+    async with aclosing(_in_order(starts, PICTURES_AT_ONCE)) as results:
+        async for result in results:
+            if isinstance(result, str):
+                outcome.failures.append(result)
+                continue
+            picture, record = result
+            tell(record)
             outcome.done += 1
-        else:
-            outcome.failures.append(result)
+            show(picture, record.faces, still=True)
+            if stop.wanted:
+                break
     for item, output in jobs:
-        if item.is_video:
+        if item.is_video and not stop.wanted:
             try:
-                await annotate_video(item.path, output, analyse, tell)
+                await annotate_video(item, output, analyse, tell, show, stop)
                 outcome.done += 1
             except BrokenPipeError:
                 raise
             except (MaskstreamError, OSError, av.error.FFmpegError) as error:
-                outcome.failures.append(_reason(item.path, error))
+                outcome.failures.append(_reason(item, error))
 
 
-async def _in_order(starts: Iterable[Callable[[], Awaitable[T]]], at_once: int) -> AsyncIterator[T]:
+async def _in_order(
+    starts: Iterable[Callable[[], Awaitable[T]]], at_once: int
+) -> AsyncGenerator[T]:
     """The results of the jobs in their order, with at most `at_once` of them under way."""
     waiting: deque[asyncio.Future[T]] = deque()
     try:
@@ -158,8 +223,10 @@ async def _in_order(starts: Iterable[Callable[[], Awaitable[T]]], at_once: int) 
         await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def _picture(item: Item, output: Path | None, analyse: Analyse) -> Record | str:
-    """The record of one picture, or why there is none."""
+async def _picture(
+    item: Item, output: Path | None, analyse: Analyse
+) -> tuple[Picture, Record] | str:
+    """One picture with its record, or why there is none."""
     try:
         pixels = await asyncio.to_thread(read_picture, item.path)
         picture = await asyncio.to_thread(Picture.from_bgr, pixels)
@@ -167,9 +234,9 @@ async def _picture(item: Item, output: Path | None, analyse: Analyse) -> Record 
         if output is not None:
             await asyncio.to_thread(_write_picture, output, picture, faces, pixels.shape)
     except (MaskstreamError, OSError) as error:
-        return _reason(item.path, error)
+        return _reason(item, error)
     height, width = pixels.shape[:2]
-    return Record(str(item.path), width, height, faces)
+    return picture, Record(item.name, width, height, faces)
 
 
 def read_picture(path: Path) -> Pixels:
@@ -192,6 +259,6 @@ def _write_picture(
         unfinished.write_bytes(data.tobytes())
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(item: Item, error: Exception) -> str:
     text = error.strerror or str(error) if isinstance(error, OSError) else str(error)
-    return f"{path}: {text}".replace("\n", " ")
+    return f"{item.name}: {redact(text)}".replace("\n", " ")

@@ -1,14 +1,17 @@
-"""Which files are meant, and where their results go. Never onto an input."""
+"""Which files, cameras and addresses are meant, and where their results go. Never onto an input."""
 
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from stream_server.errors import SettingsError
+from stream_server.telemetry.logging import redact
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 VIDEOS = frozenset(
@@ -17,29 +20,55 @@ VIDEOS = frozenset(
 )
 
 
+# An address; a single letter before the colon is a Windows drive.
+_ADDRESS = re.compile(r"(rtsp|rtsps|http|https)://", re.IGNORECASE)
+_CAMERA = re.compile(r"(?:/dev/video)?(\d{1,3})")
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One file to look at. `place` is where its result goes, relative to the output folder."""
+    """One thing to look at. `place` is where its result goes, relative to the output folder.
+
+    `address` is the URL to read it from, "" for a file; `live`: it comes as it happens and may
+    never end.
+    """
 
     path: Path
     place: Path
+    address: str = ""
+    live: bool = False
 
     @property
     def is_video(self) -> bool:
         """All that is not known as a picture is tried as a video."""
-        return self.path.suffix.lower() not in PICTURES
+        return self.live or self.path.suffix.lower() not in PICTURES
+
+    @property
+    def is_camera(self) -> bool:
+        """A camera of this machine."""
+        return self.live and not self.address
+
+    @property
+    def name(self) -> str:
+        """What people and records call it: no password in it."""
+        return redact(self.address) or str(self.path)
 
 
 def find(inputs: Sequence[str]) -> tuple[list[Item], list[str]]:
-    """The files that `inputs` (files, folders, globs) name, each once, and what was not found.
+    """What `inputs` (files, folders, globs, cameras, URLs) name, each once, and what was not found.
 
     Raises SettingsError when there is nothing to do.
     """
-    items: dict[Path, Item] = {}
+    items: dict[Path | str, Item] = {}
     missing: list[str] = []
     for text in inputs:
         path = Path(text).expanduser()
-        if path.is_dir():
+        camera = _CAMERA.fullmatch(text)
+        if _ADDRESS.match(text):
+            found = [_at_address(text)]
+        elif camera and not path.is_file() and not path.is_dir():
+            found, reason = _camera(int(camera[1])), "no such camera on this machine"
+        elif path.is_dir():
             found = [Item(file, file.relative_to(path)) for file in _media(path)]
             reason = "no picture or video in this folder"
         elif path.exists():
@@ -51,10 +80,24 @@ def find(inputs: Sequence[str]) -> tuple[list[Item], list[str]]:
         if not found:
             missing.append(f"{text}: {reason}")
         for item in found:
-            items.setdefault(item.path.resolve(), item)
+            items.setdefault(item.address or item.path.resolve(), item)
     if not items:
         raise SettingsError("\n".join(missing))
     return list(items.values()), missing
+
+
+def _at_address(url: str) -> Item:
+    """The picture, video or stream at a URL; what it is turns out when it is opened."""
+    parts = urlsplit(url)
+    name = Path(unquote(parts.path)).name or (parts.hostname or "stream")
+    safe = re.sub(r"[^\w.-]", "_", name).lstrip(".") or "stream"
+    live = parts.scheme.lower().startswith("rtsp")
+    return Item(Path(safe), Path(safe), url, live)
+
+
+def _camera(number: int) -> list[Item]:
+    device = Path(f"/dev/video{number}")
+    return [Item(device, Path(f"camera-{number}"), live=True)] if device.exists() else []
 
 
 def _media(folder: Path) -> Iterator[Path]:
@@ -69,7 +112,7 @@ def targets(items: Sequence[Item], out: Path) -> list[Path | None]:
 
     Raises SettingsError if a result would replace an input.
     """
-    sources = {item.path.resolve() for item in items}
+    sources = {item.path.resolve() for item in items if not item.address}
     taken: set[Path] = set()
     results: list[Path | None] = []
     for item in items:

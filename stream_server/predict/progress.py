@@ -12,7 +12,7 @@ WIDTH = 79
 
 
 class Progress:
-    """Counts pictures and video frames; `total` may be an estimate."""
+    """Counts pictures and video frames; `total` may be an estimate; 0: unknown."""
 
     def __init__(
         self,
@@ -55,8 +55,10 @@ class Progress:
     def line(self, file: str, now: float) -> str:
         """What is shown at the time `now`."""
         rate = self._done / max(now - self._started, 1e-3)
+        name = file if len(file) <= 30 else "…" + file[-29:]
+        if not self._total:
+            return f"{self._done}, {rate:.1f} a second: {name}"
         total = max(self._total, self._done)
         left = round((total - self._done) / rate)
-        name = file if len(file) <= 30 else "…" + file[-29:]
         clock = f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
         return f"{self._done} of {total}, {rate:.1f} a second, {clock} left: {name}"

@@ -7,8 +7,10 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
+from math import inf
 from pathlib import Path
-from typing import Any, Self, cast
+from time import monotonic
+from typing import Any, Protocol, Self, cast
 
 import av
 from av.audio.stream import AudioStream
@@ -20,10 +22,18 @@ from stream_server.annotate import draw
 from stream_server.errors import InvalidPicture
 from stream_server.frames import Face, Picture
 from stream_server.ingest.decode import Normaliser, describe
-from stream_server.predict.inputs import replacing
+from stream_server.predict.inputs import Item, replacing
 from stream_server.predict.records import Record
+from stream_server.predict.show import Stop, nothing_shown
 
 Analyse = Callable[[Picture], Awaitable[Sequence[Face]]]
+
+
+class Show(Protocol):
+    """Somebody who looks on."""
+
+    def __call__(self, picture: Picture, faces: Sequence[Face], *, still: bool) -> None: ...
+
 
 LONGEST_SIDE = 3840
 MAX_PIXELS = 120_000_000
@@ -31,11 +41,14 @@ CLOCK = Fraction(1, 90_000)
 # Sound before the first picture waits for it; minutes of it are a broken file.
 MOST_SOUND_PACKETS = 10_000
 FRAMES_AT_ONCE = 4
+NETWORK_SECONDS = 10.0
+MOST_LATE = 0.5
+"""Seconds; a frame of a live source that is later is not looked at."""
 # What an MP4 may hold; other sound is encoded as AAC.
 COPIED_SOUND = frozenset({"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"})
 
 
-def count_frames(path: Path) -> int:
+def count_frames(path: Path | str) -> int:
     """About how many frames a video has; 1 if it does not say or cannot be read. Blocking."""
     try:
         with av.open(str(path)) as container:
@@ -47,22 +60,35 @@ def count_frames(path: Path) -> int:
 
 
 async def annotate_video(
-    path: Path, output: Path | None, analyse: Analyse, tell: Callable[[Record], None]
+    item: Item,
+    output: Path | None,
+    analyse: Analyse,
+    tell: Callable[[Record], None],
+    show: Show = nothing_shown,
+    stop: Stop | None = None,
 ) -> None:
     """Tell the faces of each frame and, if `output` is given, write the annotated video there.
 
+    Each frame is handed to `show`. It ends with the video, or when `stop` wants it; what was seen
+    until then is kept. Of what is live, frames are left out when the analysis falls behind.
     A damaged video is written as far as it can be read. Raises InvalidPicture that says what is
     wrong with it, or OSError.
     """
     with ExitStack() as stack:
-        reader = stack.enter_context(_opened(path))
-        job = _Job(str(path), analyse, tell)
+        reader = stack.enter_context(await asyncio.to_thread(_opened, item))
+        job = _Job(item.name, analyse, tell, show)
+        late = Lateness() if item.live else None
+        stop = stop or Stop()
         if output is not None:
             unfinished = stack.enter_context(replacing(output))
             job.writer = stack.enter_context(Writer(unfinished, reader))
         try:
-            while (found := await asyncio.to_thread(next, reader.pictures(), None)) is not None:
-                await job.begin(*found)
+            while not stop.wanted:
+                found = await asyncio.to_thread(next, reader.pictures(), None)
+                if found is None:
+                    break
+                if late is None or late.keeps_up(float(found[1])):
+                    await job.begin(*found)
             await job.finish()
         finally:
             await job.cancel()
@@ -78,8 +104,10 @@ async def annotate_video(
 class _Job:
     """The frames of one video under way: analysed side by side, told and written in order."""
 
-    def __init__(self, file: str, analyse: Analyse, tell: Callable[[Record], None]) -> None:
-        self._file, self._analyse, self._tell = file, analyse, tell
+    def __init__(
+        self, file: str, analyse: Analyse, tell: Callable[[Record], None], show: Show
+    ) -> None:
+        self._file, self._analyse, self._tell, self._show = file, analyse, tell, show
         self._waiting: deque[tuple[Picture, Fraction, asyncio.Future[Sequence[Face]]]] = deque()
         self.writer: Writer | None = None
         self.frames = 0
@@ -103,6 +131,7 @@ class _Job:
             await asyncio.to_thread(self.writer.write, picture, faces, time)
         seconds = round(float(time), 6)
         self._tell(Record(self._file, picture.width, picture.height, faces, self.frames, seconds))
+        self._show(picture, faces, still=False)
         self.frames += 1
 
     async def cancel(self) -> None:
@@ -113,9 +142,26 @@ class _Job:
         await asyncio.gather(*futures, return_exceptions=True)
 
 
-def _opened(path: Path) -> Reader:
+class Lateness:
+    """Says which frames of a live source to leave out, so that what is seen is never long past."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._ahead = inf
+
+    def keeps_up(self, time: float) -> bool:
+        """Whether the frame of the source's time `time` (seconds) comes in time to be looked at.
+
+        The soonest frame so far is the measure.
+        """
+        ahead = self._clock() - time
+        self._ahead = min(self._ahead, ahead)
+        return ahead - self._ahead <= MOST_LATE
+
+
+def _opened(item: Item) -> Reader:
     try:
-        container = av.open(str(path))
+        container = _container(item)
     except av.error.FFmpegError as error:
         raise InvalidPicture(
             f"not a picture or video that can be read ({describe(error)})"
@@ -126,6 +172,16 @@ def _opened(path: Path) -> Reader:
         wrong = "too large" if video else "there is no video in it"
         raise InvalidPicture(f"not a video that can be read ({wrong})")
     return Reader(container, video)
+
+
+def _container(item: Item) -> InputContainer:
+    if item.is_camera:
+        return av.open(str(item.path), format="v4l2")
+    if not item.address:
+        return av.open(str(item.path))
+    # A camera may send nothing by UDP through a router; TCP comes through or fails at once.
+    options = {"rtsp_transport": "tcp"} if item.address.lower().startswith("rtsp") else {}
+    return av.open(item.address, options=options, timeout=NETWORK_SECONDS)
 
 
 class Reader:

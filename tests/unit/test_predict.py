@@ -199,7 +199,7 @@ async def test_video_keeps_time_and_sound(
     target = tmp_path / "out.mp4"
     told: list[Record] = []
     assert abs(count_frames(source) - 20) <= 2
-    await annotate_video(source, target, one_face, told.append)
+    await annotate_video(Item(source, Path()), target, one_face, told.append)
     assert [record.frame for record in told] == list(range(20))
     times = [record.time or 0.0 for record in told]
     assert np.diff(times) == pytest.approx(0.1, abs=2e-3)
@@ -239,7 +239,7 @@ async def test_odd_sized_video(tmp_path: Path) -> None:
             container.mux(stream.encode(grey))
         container.mux(stream.encode(None))
     told: list[Record] = []
-    await annotate_video(source, tmp_path / "out.mp4", one_face, told.append)
+    await annotate_video(Item(source, Path()), tmp_path / "out.mp4", one_face, told.append)
     assert len(told) == 3
     assert count_frames(tmp_path / "out.mp4") == 3
 
@@ -261,7 +261,7 @@ async def test_what_is_no_video_is_named(tmp_path: Path, content: bytes) -> None
     source = tmp_path / "a.mp4"
     source.write_bytes(content)
     with pytest.raises(InvalidPicture, match="not a picture or video that can be read"):
-        await annotate_video(source, tmp_path / "out.mp4", one_face, lambda _: None)
+        await annotate_video(Item(source, Path()), tmp_path / "out.mp4", one_face, lambda _: None)
     assert not (tmp_path / "out.mp4").exists()
 
 
@@ -272,7 +272,7 @@ async def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         container.mux(stream.encode(_tone(0)))
         container.mux(stream.encode(None))
     with pytest.raises(InvalidPicture, match="no video in it"):
-        await annotate_video(source, None, one_face, lambda _: None)
+        await annotate_video(Item(source, Path()), None, one_face, lambda _: None)
 
 
 async def test_failing_analysis_leaves_no_half_video(tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ async def test_failing_analysis_leaves_no_half_video(tmp_path: Path) -> None:
 
     source = write_video(tmp_path / "a.mp4", sound="aac")
     with pytest.raises(InvalidPicture, match="enough"):
-        await annotate_video(source, tmp_path / "out/a.mp4", fails, lambda _: None)
+        await annotate_video(Item(source, Path()), tmp_path / "out/a.mp4", fails, lambda _: None)
     assert list((tmp_path / "out").iterdir()) == []
 
 

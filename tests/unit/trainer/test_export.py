@@ -205,7 +205,7 @@ def test_a_wrong_network_is_seen(variants, network):
     folder, card = variants
     expected = truth(network, HELD.scenes, SIZE, card.temperature)
     answers = expected.logits.argmax(axis=1)
-    others = 5 * np.eye(3, dtype=np.float32)[(answers + 1) % 3]
+    others = 50 * np.eye(3, dtype=np.float32)[(answers + 1) % 3]
     wrong = replace(expected, logits=expected.logits + others, labels=answers)
     found = check("openvino", [folder / "tiny.xml"], card, wrong)
     assert isinstance(found, Variant)
