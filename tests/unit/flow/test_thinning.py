@@ -1,7 +1,7 @@
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_server.flow.thinning import Thinning
@@ -41,6 +41,7 @@ def test_a_new_rate_holds_at_once() -> None:
     assert thinning.due(0.2, 10)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(0.001, 0.3), min_size=1, max_size=300),
     st.floats(0.5, 20),

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_server.frames import FaceBox, Verdict
@@ -59,6 +59,7 @@ def test_crops_below_the_threshold_make_no_verdict() -> None:
     assert told.confidence == pytest.approx(0.4)
 
 
+@settings(deadline=None)
 @given(
     st.floats(0.01, 1.0),
     st.lists(st.floats(0.01, 1.0), min_size=12, max_size=12),
@@ -163,6 +164,7 @@ def test_a_verdict_is_kept_a_little_below_the_threshold_that_gave_it() -> None:
 ROWS = st.lists(st.floats(0.0, 1.0), min_size=3, max_size=3).filter(lambda row: sum(row) > 0.1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(ROWS, st.floats(0.0, 1.0), st.floats(0.0, 1e5)), max_size=40))
 def test_means_stay_probabilities_and_weights_bounded(
     crops: list[tuple[list[float], float, float]],
@@ -207,6 +209,7 @@ def test_what_is_hard_to_see_weighs_less(poor: np.ndarray, box: FaceBox) -> None
     assert 0.05 < quality(poor, box) < 0.8
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.floats(-1e4, 1e4), min_size=14, max_size=14),
     st.integers(0, 255),

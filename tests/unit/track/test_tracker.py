@@ -2,7 +2,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_server.frames import FaceBox
@@ -201,6 +201,7 @@ BOX = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(BOX, max_size=8), st.lists(BOX, max_size=8))
 def test_nobody_is_matched_twice(tracks: list[FaceBox], boxes: list[FaceBox]) -> None:
     pairs = match(tracks, boxes)
@@ -209,6 +210,7 @@ def test_nobody_is_matched_twice(tracks: list[FaceBox], boxes: list[FaceBox]) ->
     assert set(pairs.values()) <= set(range(len(boxes)))
 
 
+@settings(deadline=None)
 @given(BOX, BOX)
 def test_overlap_is_a_share_and_distance_only_lowers_it(a: FaceBox, b: FaceBox) -> None:
     assert 0 <= iou(a, b) <= 1 + 1e-9
@@ -217,6 +219,7 @@ def test_overlap_is_a_share_and_distance_only_lowers_it(a: FaceBox, b: FaceBox) 
     assert distance_iou(a, a) == pytest.approx(1)
 
 
+@settings(deadline=None)
 @given(BOX, st.floats(0.2, 5), st.floats(0.2, 5))
 def test_scaling_there_and_back_is_nothing(box: FaceBox, x: float, y: float) -> None:
     back = scaled(scaled(box, x, y), 1 / x, 1 / y)
@@ -233,6 +236,7 @@ STEP = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(STEP, max_size=30))
 def test_ids_are_unique_and_rise_and_nothing_stops_being_a_number(steps: list[tuple]) -> None:
     tracker, now, ever = Tracker(), 0.0, list[int]()
