@@ -228,6 +228,23 @@ async def test_a_viewer_moves_at_a_key_frame_without_a_gap_or_a_time_stamp_twice
     assert publisher.viewers == 0
 
 
+async def test_a_viewer_who_moves_sees_the_former_size_until_the_key_frame(
+    publisher: Publisher,
+) -> None:
+    viewer = publisher.watch("h264")
+    show(publisher, 0, 8)
+    publisher.watch("h264", "half")
+    show(publisher, 8, 2)  # others' key frame: the next may come 0.3 s later, with frame 17
+    publisher.move(viewer, "h264", "half")
+    show(publisher, 10, 20)
+    packets = await take(viewer, 30)
+    assert len({packet.pts for packet in packets}) == 30
+    decoder = av.CodecContext.create("h264", "r")
+    decoder.thread_count = 1
+    widths = [frame.width for packet in packets for frame in decoder.decode(packet)]
+    assert widths == [320] * 17 + [160] * 13
+
+
 async def test_a_viewer_who_turns_back_before_the_key_frame_stays(publisher: Publisher) -> None:
     viewer = publisher.watch("h264")
     show(publisher, 0, 3)
@@ -266,8 +283,12 @@ async def test_what_is_kept_of_a_camera_is_bounded_while_the_loop_is_busy(
 ) -> None:
     publisher.source.offer(camera_packet(0, keyframe=True))
     viewer = publisher.watch_source()
-    for number in range(VIEWER_QUEUE + 20):  # all between two turns of the event loop
-        publisher.source.offer(camera_packet(number, keyframe=number in (0, VIEWER_QUEUE + 10)))
+    publisher.source.offer(camera_packet(1, keyframe=True))
+    await asyncio.sleep(0)
+    await take(viewer, 1)
+    for number in range(2, VIEWER_QUEUE + 20):  # all between two turns of the event loop
+        publisher.source.offer(camera_packet(number, keyframe=number == VIEWER_QUEUE + 10))
+    assert len(publisher.source._waiting) <= VIEWER_QUEUE
     await asyncio.sleep(0)
     (packet,) = await take(viewer, 1)
     assert bytes(packet) == camera_packet(VIEWER_QUEUE + 10).data
