@@ -147,7 +147,7 @@ def read_pools(faces: Faces, held: Held, config: TrainConfig) -> dict[str, Crops
         clean = without_leaks(crops, avoid) if len(crops) else crops
         for label, suffix in enumerate(("with", "without", "incorrect")):
             pools[f"{source}_{suffix}"] = clean.where(clean.labels == label)
-    if config.painted:
+    if config.painted or config.hard:
         rng = np.random.default_rng(config.seed)
         pools |= paint_pools(pools, config, LandmarkFinder(), rng)
     pools = {name: crops for name, crops in pools.items() if len(crops)}

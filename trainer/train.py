@@ -1,7 +1,7 @@
 """One training run, from data sets to weights with a card; `maskstream train` calls it.
 
-Its folder holds config.yaml, metrics.csv, tensorboard/, checkpoints/ and, at the end, NAME.pt and
-the exported files.
+Its folder holds config.yaml, metrics.csv, tensorboard/, checkpoints/ and, at the end, NAME.pt,
+curves.png and the exported files.
 """
 
 import csv
@@ -34,6 +34,7 @@ from trainer.data import Crops
 from trainer.export import export
 from trainer.initial import file_state, start_network
 from trainer.module import Average, FaceData, MaskModule
+from trainer.plots import curves
 from trainer.sets import Held, calm_opencv, read_faces, read_held, read_pools
 
 MACHINE = ("threads", "workers")
@@ -53,13 +54,16 @@ def run(
 
     Raises InputError when data or settings cannot work.
     """
-    config = open_run(out, config, resume=resume)
     faces = read_faces(data)
+    start_network(config.init)  # fails now, not after minutes of reading
+    open_run(out, config, resume=resume)
+    print("reading faces and painting masks takes minutes", flush=True)
     held = read_held(faces)
-    finished = out / f"{name}.pt"
     pools = read_pools(faces, held, config)
     sources = {source: len(crops) for source, crops in pools.items()}
-    print("training faces: " + ", ".join(f"{n} {count}" for n, count in sources.items()))
+    shown = ", ".join(f"{source} {count}" for source, count in sources.items())
+    print(f"training faces: {shown}", flush=True)
+    finished = out / f"{name}.pt"
     if not finished.exists():
         torch.save(fit(pools, held, config, out, limit=limit).state_dict(), finished)
     network = build_network()
@@ -67,6 +71,7 @@ def run(
     card = export(
         network.eval(), held, config, out, name, sources, data=data, report_test=config.report_test
     )
+    curves(out / "metrics.csv", out / "curves.png")
     print_report(card, out)
     return card
 
@@ -185,7 +190,8 @@ class History(Callback):
         self._rows.append({**place, **metrics, "faces_per_second": self._rate})
         if not trainer.is_global_zero:
             return
-        shown = " ".join(f"{key} {value:.4f}" for key, value in metrics.items())
+        figures = {key: value for key, value in metrics.items() if not key.startswith("lr-")}
+        shown = " ".join(f"{key} {value:.4f}" for key, value in figures.items())
         size = self._config.size_at(trainer.current_epoch)
         print(
             f"epoch {trainer.current_epoch + 1}/{self._config.epochs} {size} px {shown} "
@@ -198,19 +204,18 @@ class History(Callback):
             writer.writerows(self._rows)
 
 
-def open_run(out: Path, config: TrainConfig, *, resume: bool) -> TrainConfig:
+def open_run(out: Path, config: TrainConfig, *, resume: bool) -> None:
     """Make the run's folder and write its settings there.
 
     Raises ConfigError where a run stands there already and is not to be resumed, where there is
     none to resume, or where its settings are others.
     """
-    kept = out / "config.yaml"
     if not resume:
-        if kept.exists():
+        if (out / "checkpoints").exists():
             raise ConfigError(f"{out} holds a run: go on with --resume, or give another --out")
         make_folder(out)
-        kept.write_text(to_yaml(config), encoding="utf-8")
-        return config
+        (out / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
+        return
     before, now = asdict(read_run(out)), asdict(config)
     other = [key for key in now if key not in MACHINE and before[key] != now[key]]
     if other:
@@ -219,7 +224,6 @@ def open_run(out: Path, config: TrainConfig, *, resume: bool) -> TrainConfig:
             f"{key} is {before[key]} in the run at {out} and {now[key]} now: leave it out, or "
             "start another run by another --out"
         )
-    return config
 
 
 def read_run(out: Path) -> TrainConfig:

@@ -70,11 +70,18 @@ def test_a_killed_run_resumes_to_the_very_same_weights(tmp_path, threads, change
 
 def test_a_run_stands_in_its_folder_and_is_not_overwritten(tmp_path):
     config = TrainConfig(epochs=3)
-    assert open_run(tmp_path / "run", config, resume=False) == config
+    open_run(tmp_path / "run", config, resume=False)
     assert read_run(tmp_path / "run") == config
+    (tmp_path / "run" / "checkpoints").mkdir()
     with pytest.raises(ConfigError, match=r"holds a run: go on with --resume"):
         open_run(tmp_path / "run", config, resume=False)
-    assert open_run(tmp_path / "run", config, resume=True) == config
+    open_run(tmp_path / "run", config, resume=True)
+
+
+def test_a_run_that_ended_before_its_first_epoch_is_in_nobody_s_way(tmp_path):
+    open_run(tmp_path, TrainConfig(epochs=3), resume=False)
+    open_run(tmp_path, TrainConfig(epochs=4), resume=False)
+    assert read_run(tmp_path).epochs == 4
 
 
 def test_a_run_is_not_resumed_with_other_settings(tmp_path):
@@ -86,7 +93,7 @@ def test_a_run_is_not_resumed_with_other_settings(tmp_path):
 def test_machine_settings_may_differ(tmp_path):
     open_run(tmp_path, TrainConfig(workers=1), resume=False)
     other = TrainConfig(workers=3, threads=2)
-    assert open_run(tmp_path, other, resume=True) == other
+    open_run(tmp_path, other, resume=True)
 
 
 def test_what_is_no_run_cannot_be_resumed(tmp_path):

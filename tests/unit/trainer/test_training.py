@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from models.mobilenet_v3 import build_network
+from models.registry import resolve
+from stream_server import cli
 from trainer import augment as views
 from trainer.config import Shares, TrainConfig
 from trainer.data import INCORRECT, WIDE, WITH_MASK, WITHOUT_MASK, Crops, DataError
@@ -282,3 +285,75 @@ def test_one_seed_gives_the_same_weights_however_many_workers(tmp_path):
     for name, value in first.items():
         assert np.array_equal(value, again[name]), name
     assert not np.array_equal(first["head.6.weight"], other["head.6.weight"])
+
+
+SHORT = ("painted=0", "hard=0", "size=32", "small_size=32", "batch=16", "faces_per_epoch=16")
+
+
+def command(data, out, *words, settings=SHORT):
+    """`maskstream train`, in this process; its exit code."""
+    sets = [word for setting in (*settings, "workers=0") for word in ("--set", setting)]
+    return cli.run(["train", str(data), "--out", str(out), "--epochs", "1", *sets, *words])
+
+
+@pytest.mark.timeout(300)
+def test_a_run_leaves_weights_with_a_card_and_its_history(folders, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert command(folders, out, "--name", "tiny", "--report-test") == 0
+    card = resolve(str(out / "tiny.json")).card
+    assert (card.preset, card.input_size) == ("best", 32)
+    assert {path.name for path in out.iterdir()} >= {
+        "config.yaml",
+        "metrics.csv",
+        "curves.png",
+        "tensorboard",
+        "checkpoints",
+        "tiny.pt",
+    }
+    printed = capsys.readouterr().out
+    assert "epoch 1/1 32 px" in printed
+    assert "folder_incorrect" in printed
+    assert f"wrote {out / 'tiny.json'}" in printed
+    assert "face pictures, validation: faces" in printed
+    assert command(folders, out) == 2
+    assert "go on with --resume" in capsys.readouterr().err
+    weights = (out / "tiny.safetensors").read_bytes()
+    (out / "tiny.safetensors").unlink()
+    assert cli.run(["train", str(folders), "--out", str(out), "--name", "tiny", "--resume"]) == 0
+    assert (out / "tiny.safetensors").read_bytes() == weights
+    assert "epoch 1/1" not in capsys.readouterr().out, "it was trained already"
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("--preset", "worst"), "'worst'"),
+        (("--set", "epoch=3"), "did you mean epochs"),
+        (("--set", "epochs"), "KEY=VALUE"),
+        (("--config", "none.yaml"), "none.yaml"),
+        (("--init", "none.pt"), "none.pt"),
+        (("--learning-rate", "0"), "learning_rate"),
+        (("--resume",), "no run to resume"),
+    ],
+)
+def test_what_cannot_work_is_one_line_and_exit_code_2(
+    folders, tmp_path, capsys, monkeypatch, words, error
+):
+    monkeypatch.setattr("trainer.initial.imagenet_state", lambda: build_network().state_dict())
+    assert command(folders, tmp_path / "run", *words) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("maskstream: ")
+    assert error in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_is_none_leaves_no_run_behind(tmp_path, capsys):
+    assert command(tmp_path / "nowhere", tmp_path / "run") == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_the_trainer_s_libraries_the_extra_is_named(folders, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("trainer.cli.importlib.util.find_spec", lambda _: None)
+    assert command(folders, tmp_path / "run") == 2
+    assert "pip install 'maskstream[train]'" in capsys.readouterr().err
