@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections import Counter
@@ -57,6 +58,16 @@ HTMLVideoElement.prototype.requestVideoFrameCallback = function (callback) {{
   }});
 }};
 localStorage.setItem('maskstream.own-picture', 'true');
+"""
+
+
+# How much of the overlay is drawn on.
+INKED = """
+() => {
+  const canvas = document.querySelector('[data-testid=overlay]');
+  const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+  return data.filter((value, index) => index % 4 === 3 && value > 0).length;
+}
 """
 
 
@@ -146,8 +157,31 @@ def test_boxes_are_drawn_on_the_very_frame_they_belong_to(
             if share_of_zero(best) >= 0.99 and len(best) >= 0.9 * RATE * 20:
                 break
         page.screenshot(path=artifacts / "page-source-view.png")
+        labelled = page.evaluate(INKED)
+        page.get_by_test_id("labels").click()
+        page.wait_for_function(f"before => ({INKED})() < 0.6 * before", arg=labelled)
         encodes = series(service, "maskstream_encodes_total", stream="gate")
     assert len(best) >= 0.9 * RATE * 20, "frames were not shown"
     assert share_of_zero(best) >= 0.99
     assert sum(frame["faces"] == 1 for frame in best) > 0.9 * len(best), "the face was not found"
     assert encodes == 0, "somebody encoded what nobody watched"
+
+
+def test_a_camera_with_b_frames_is_shown_annotated_and_the_reason_told(
+    server: Server, chromium: Chromium, tmp_path: Path, artifacts: Path
+) -> None:
+    clip = numbered_clip.write(tmp_path / "b.ts", rate=RATE, seconds=SECONDS, b_frames=2)
+    with camera(clip) as rtsp, chromium() as browser:
+        service = server("--source", f"gate={rtsp.url}")
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.add_init_script("localStorage.setItem('maskstream.own-picture', 'true');")
+        page.goto(f"{service.url}/#gate")
+        expect(page.get_by_test_id("stage")).to_have_attribute("data-state", "live", timeout=40_000)
+        expect(page.get_by_test_id("overlay")).to_have_count(0)
+        original = page.get_by_test_id("original")
+        expect(original).to_have_attribute("title", re.compile("B-frames"), timeout=20_000)
+        expect(original).to_have_attribute("aria-pressed", "false")
+        page.screenshot(path=artifacts / "page-source-refused.png")
+        view = service.get("/api/streams/gate")["source_view"]
+        assert view["available"] is False
+        assert "B-frames" in view["reason"]

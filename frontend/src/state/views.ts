@@ -24,6 +24,9 @@ export const ownPicture = kept("maskstream.own-picture", false);
 /** Boxes drawn here have their verdicts written on. */
 export const labelsShown = kept("maskstream.labels", true);
 
+/** Boxes can be drawn here only by a browser that tells which frame it shows. */
+export const tellsFrames = "requestVideoFrameCallback" in HTMLVideoElement.prototype;
+
 export function bigWish(): Wish {
-  return { view: ownPicture.value ? "source" : "annotated", rendition: "auto" };
+  return { view: ownPicture.value && tellsFrames ? "source" : "annotated", rendition: "auto" };
 }

@@ -2,7 +2,7 @@ import { useEffect, useRef } from "preact/hooks";
 import type { FaceOut, FrameResult, Label } from "../api/types";
 import type { Found } from "../rtc/results";
 import type { Viewer } from "../state/viewers";
-import { labelsShown } from "../state/views";
+import { labelsShown, tellsFrames } from "../state/views";
 import { caption } from "./words";
 
 /** As the server draws them: [box and background, text]. */
@@ -56,7 +56,7 @@ function eachFrame(
   video: HTMLVideoElement,
   shown: (metadata: VideoFrameCallbackMetadata) => void,
 ): () => void {
-  if (!("requestVideoFrameCallback" in video)) return () => {};
+  if (!tellsFrames) return () => {};
   let handle = 0;
   const next = () => {
     handle = video.requestVideoFrameCallback((_now, metadata) => {

@@ -6,7 +6,7 @@ import { cameraOn, localPicture, publishing, streamName } from "../state/camera"
 import { watch, watched } from "../state/selection";
 import { serverLink, streamNamed } from "../state/server";
 import type { Viewer } from "../state/viewers";
-import { labelsShown, ownPicture } from "../state/views";
+import { labelsShown, ownPicture, tellsFrames } from "../state/views";
 import { CameraIcon } from "./icons";
 import { Video } from "./picture";
 import { type StageState, stageState } from "./stage-state";
@@ -60,22 +60,22 @@ function Switch({
   label,
   hint,
   testId,
-  disabled = false,
+  refused = false,
 }: {
   on: Signal<boolean>;
   label: string;
   hint: string;
   testId: string;
-  disabled?: boolean;
+  refused?: boolean;
 }) {
   return (
     <button
       type="button"
       class="switch"
       data-testid={testId}
-      aria-pressed={on.value && !disabled}
+      aria-pressed={on.value && !refused}
       title={hint}
-      disabled={disabled}
+      aria-disabled={refused}
       onClick={() => {
         on.value = !on.value;
       }}
@@ -87,8 +87,11 @@ function Switch({
 
 /** The camera's own picture instead of the annotated one, and the words on the boxes. */
 function Views({ status, viewer }: { status: StreamStatus; viewer: Viewer | null }) {
-  const { available, reason } = status.source_view;
-  const refusal = viewer?.refusal.value ?? reason;
+  const { reason } = status.source_view;
+  const refusal = tellsFrames
+    ? (viewer?.refusal.value ?? reason)
+    : "this browser does not tell which frame it shows";
+  const refused = refusal !== null && viewer?.view.value !== "source";
   return (
     <div class="views">
       {viewer?.view.value === "source" && (
@@ -103,12 +106,12 @@ function Views({ status, viewer }: { status: StreamStatus; viewer: Viewer | null
         on={ownPicture}
         label="Original"
         hint={
-          available
+          !refused
             ? "The camera's own picture in full quality, with the boxes drawn here."
             : `Only the annotated picture: ${refusal}.`
         }
         testId="original"
-        disabled={!available && !ownPicture.value}
+        refused={refused}
       />
     </div>
   );
