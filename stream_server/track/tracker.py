@@ -16,14 +16,14 @@ SURE_SCORE = 0.6
 """A box with at least this detector score is shown before a second detection confirms it."""
 SHOWN_SECONDS = 0.6
 """A face that the detector misses is shown for so long, carried on by its motion."""
-KEPT_SECONDS = 1.5
+KEPT_SECONDS = 2.5
 """A missed face keeps its id for so long: somebody walked past it, or it was turned away."""
 LEAST_MATCH = -0.35
-"""Least distance IoU of a pair: boxes may be apart by about half of their size."""
+"""Least distance IoU of a pair: equal boxes may be one and a half widths apart."""
 SIZE_RATIO = 2.0
 POSITION_GAIN, SIZE_GAIN = 0.7, 0.5
 """How far a detection pulls the box; the rest of the detector's jitter is smoothed away."""
-COASTING_SECONDS = 0.3
+COASTING_SECONDS = 2.0
 """Without a look at the picture, speed fades with this time constant."""
 
 
