@@ -36,6 +36,7 @@ from trainer.data import (
     read_dataset,
     split_scenes,
     without_leaks,
+    without_siblings,
 )
 from trainer.data.pictures import read_picture
 from trainer.landmarks import LandmarkFinder
@@ -128,11 +129,14 @@ def _problem(path: Path) -> Problem | None:
 
 
 def read_held(faces: Faces) -> Held:
-    """The crops that no training sees. Raises DataError when none is left for validation."""
-    folder, scenes = _crops(faces.validation)
+    """The crops that no training sees, in no copy: where a copy is learnt from, the held one goes.
+
+    Raises DataError when none is left for validation.
+    """
+    folder, scenes = _crops(without_siblings(faces.validation, faces.train))
     if not len(folder) + len(scenes):
         raise DataError("no face is left for validation: give more data, or a Validation folder")
-    return Held(folder, scenes, join(_crops(faces.test)))
+    return Held(folder, scenes, join(_crops(without_siblings(faces.test, faces.train))))
 
 
 def read_pools(faces: Faces, held: Held, config: TrainConfig) -> dict[str, Crops]:
