@@ -95,8 +95,7 @@ def service(sources: Mapping[str, str], **settings: Any) -> Iterator[Service]:
             "sources": dict(sources),
         }
         config.write_text(yaml.safe_dump(wanted))
-        command = "from stream_server.cli import main; main()"
-        words = [sys.executable, "-c", command, "serve", "--config", str(config)]
+        words = [sys.executable, "-m", "stream_server", "serve", "--config", str(config)]
         with (Path(folder) / "log").open("wb") as log:
             process = subprocess.Popen(words, stdout=log, stderr=log)
         try:

@@ -1,0 +1,5 @@
+"""`python -m stream_server` is `maskstream`."""
+
+from stream_server.cli import main
+
+main()
