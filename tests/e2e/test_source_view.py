@@ -24,7 +24,11 @@ Server = Callable[..., peers.Service]
 
 RATE, SECONDS = 10, 12
 # No frame is to be left out to keep a promise about latency, which others' load may break.
-PATIENT = {"MASKSTREAM__ANALYSIS__LATENCY_BUDGET_MS": "1000"}
+PATIENT = {
+    "MASKSTREAM__ANALYSIS__LATENCY_BUDGET_MS": "1000",
+    "MASKSTREAM__CLASSIFIER__PRECISION": "fp32",
+    "MASKSTREAM__DETECTOR__PRECISION": "fp32",
+}
 NUMBERED = (sys.executable, "-m", "tests.fakes.numbered_service")
 
 # After the page's own callback for a frame: the number in the pixels that are shown, and the one
@@ -172,7 +176,7 @@ def test_a_camera_with_b_frames_is_shown_annotated_and_the_reason_told(
 ) -> None:
     clip = numbered_clip.write(tmp_path / "b.ts", rate=RATE, seconds=SECONDS, b_frames=2)
     with camera(clip) as rtsp, chromium() as browser:
-        service = server("--source", f"gate={rtsp.url}")
+        service = server("--source", f"gate={rtsp.url}", env=PATIENT)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.add_init_script("localStorage.setItem('maskstream.own-picture', 'true');")
         page.goto(f"{service.url}/#gate")
