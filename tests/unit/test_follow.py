@@ -242,6 +242,13 @@ def test_faces_of_a_silent_source_leave(watch: Watch) -> None:
     assert [event.kind for event in watch.events] == [APPEARED, LEFT]
 
 
+def test_nothing_is_kept_of_faces_that_have_gone(watch: Watch) -> None:
+    """Else a door that thousands pass would fill the memory."""
+    watch.looks(1)
+    watch.leave(all_faces=True)
+    assert watch.follower._people == {}
+
+
 def test_nobody_leaves_while_a_frame_is_looked_at(watch: Watch) -> None:
     watch.looks(1)
 
