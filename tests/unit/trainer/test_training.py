@@ -16,6 +16,7 @@ from trainer import augment as views
 from trainer.config import Shares, TrainConfig
 from trainer.data import INCORRECT, WIDE, WITH_MASK, WITHOUT_MASK, Crops, DataError
 from trainer.sets import (
+    Draw,
     Held,
     Order,
     Stills,
@@ -109,6 +110,18 @@ def test_batches_do_not_depend_on_who_makes_them():
     assert torch.equal(images, again)
     assert torch.equal(labels, also)
     assert not torch.equal(images, made[first][0])
+
+
+def test_a_face_that_comes_again_looks_different():
+    pair = ("folder_with", 0)
+    batches = [Draw(0, 0, (pair, pair)), Draw(0, 16, (pair,)), Draw(1, 0, (pair,))]
+    seen = [
+        view
+        for batch in batches
+        for view in Views(pools(), replace(TINY, small_share=1.0))[batch][0]
+    ]
+    for number, view in enumerate(seen):
+        assert not any(torch.equal(view, other) for other in seen[:number])
 
 
 def test_the_picture_grows_when_the_small_part_is_over():
