@@ -22,12 +22,11 @@ from tests.fakes.rtsp_camera import RtspCamera
 Chromium = Callable[..., AbstractContextManager[Browser]]
 Server = Callable[..., peers.Service]
 
-RATE, SECONDS = 10, 12
+RATE, SECONDS = 15, 12
 # No frame is to be left out to keep a promise about latency, which others' load may break.
 PATIENT = {
     "MASKSTREAM__ANALYSIS__LATENCY_BUDGET_MS": "1000",
     "MASKSTREAM__CLASSIFIER__PRECISION": "fp32",
-    "MASKSTREAM__DETECTOR__PRECISION": "fp32",
 }
 NUMBERED = (sys.executable, "-m", "tests.fakes.numbered_service")
 
@@ -90,8 +89,8 @@ def numbered(tmp_path: Path, cache_dir: Path) -> Iterator[Callable[..., peers.Se
     """The service that tells which number it read from each frame."""
     running: list[peers.Service] = []
 
-    def start(*args: str) -> peers.Service:
-        given = {"env": PATIENT, "command": NUMBERED}
+    def start(*args: str, env: dict[str, str] | None = None) -> peers.Service:
+        given = {"env": PATIENT | (env or {}), "command": NUMBERED}
         running.append(peers.start_service(tmp_path, cache_dir, *args, **given))
         return running[-1]
 
@@ -136,39 +135,54 @@ def share_of_zero(frames: list[dict[str, Any]]) -> float:
 
 
 @pytest.mark.timeout(240)
-def test_boxes_are_drawn_on_the_very_frame_they_belong_to(
+def test_every_frame_is_drawn_with_what_was_seen_in_it(
+    numbered: Callable[..., peers.Service], chromium: Chromium, tmp_path: Path
+) -> None:
+    """Frame accuracy: shown and drawn differ by nothing in 99 % of all frames.
+
+    Only the numbers are looked at here, as a busy machine leaves out frames if faces are, too.
+    """
+    clip = numbered_clip.write(tmp_path / "numbered.ts", rate=RATE, seconds=SECONDS)
+    with camera(clip) as rtsp, chromium() as browser:
+        service = numbered("--source", f"gate={rtsp.url}", env={"NUMBERS_ONLY": "1"})
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        watch(page, service, "gate")
+        time.sleep(8)
+        best: list[dict[str, Any]] = []
+        for _ in range(4):  # a machine that stands still for a moment spoils a window
+            frames = frames_in(page, seconds=20)
+            print(f"{len(frames)} frames shown; shown minus drawn: {differences(frames)}")
+            best = max(best, frames, key=share_of_zero)
+            if share_of_zero(best) >= 0.99 and len(best) >= 0.9 * RATE * 20:
+                break
+        encodes = series(service, "maskstream_encodes_total", stream="gate")
+    assert len(best) >= 0.9 * RATE * 20, "frames were not shown"
+    assert len({frame["shown"] for frame in best}) > RATE * 8, "the numbers do not move on"
+    assert share_of_zero(best) >= 0.99
+    assert encodes == 0, "somebody encoded what nobody watched"
+
+
+def test_faces_are_drawn_on_the_very_frame_they_were_found_in(
     numbered: Callable[..., peers.Service], chromium: Chromium, tmp_path: Path, artifacts: Path
 ) -> None:
-    """Whatever the load, faces found in a frame are drawn on that frame and no other.
-
-    On a machine that analyses every frame these are all frames; a busy one gets some tries.
-    """
+    """With faces followed for real: whatever the load, an analysed frame has its own boxes."""
     clip = numbered_clip.write(tmp_path / "numbered.ts", rate=RATE, seconds=SECONDS)
     with camera(clip) as rtsp, chromium() as browser:
         service = numbered("--source", f"gate={rtsp.url}")
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         watch(page, service, "gate")
         time.sleep(8)
-        best: list[dict[str, Any]] = []
-        for _ in range(4):
-            frames = frames_in(page, seconds=20)
-            print(f"{len(frames)} frames shown; shown minus drawn: {differences(frames)}")
-            own = [frame for frame in frames if frame["exact"]]
-            print(f"of which analysed: {len(own)}; shown minus drawn: {differences(own)}")
-            assert len({frame["shown"] for frame in own}) > RATE, "the numbers do not move on"
-            assert share_of_zero(own) >= 0.99
-            best = max(best, frames, key=share_of_zero)
-            if share_of_zero(best) >= 0.99 and len(best) >= 0.9 * RATE * 20:
-                break
+        frames = frames_in(page, seconds=20)
+        own = [frame for frame in frames if frame["exact"]]
+        print(f"{len(frames)} frames shown; shown minus drawn: {differences(frames)}")
+        print(f"of which analysed: {len(own)}; shown minus drawn: {differences(own)}")
         page.screenshot(path=artifacts / "page-source-view.png")
         labelled = page.evaluate(INKED)
         page.get_by_test_id("labels").click()
         page.wait_for_function(f"before => ({INKED})() < 0.6 * before", arg=labelled)
-        encodes = series(service, "maskstream_encodes_total", stream="gate")
-    assert len(best) >= 0.9 * RATE * 20, "frames were not shown"
-    assert share_of_zero(best) >= 0.99
-    assert sum(frame["faces"] == 1 for frame in best) > 0.9 * len(best), "the face was not found"
-    assert encodes == 0, "somebody encoded what nobody watched"
+    assert len({frame["shown"] for frame in own}) > RATE, "the numbers do not move on"
+    assert share_of_zero(own) >= 0.99
+    assert sum(frame["faces"] == 1 for frame in own) > 0.9 * len(own), "the face was not found"
 
 
 def test_a_camera_with_b_frames_is_shown_annotated_and_the_reason_told(
