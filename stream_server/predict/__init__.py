@@ -26,6 +26,7 @@ from stream_server.predict.inputs import Item, find, replacing, targets
 from stream_server.predict.progress import Progress
 from stream_server.predict.records import Record
 from stream_server.predict.show import Stop, Window, nothing_shown
+from stream_server.predict.together import Together
 from stream_server.predict.video import Show, annotate_video, count_frames
 from stream_server.settings import Settings
 from stream_server.telemetry.logging import redact
@@ -37,7 +38,7 @@ T = TypeVar("T")
 
 MAX_PIXELS = 120_000_000
 MAX_BYTES = 512 << 20
-PICTURES_AT_ONCE = 4
+PICTURES_AT_ONCE = 8
 JPEG = (".jpg", ".jpeg")
 FACES_FILE = "faces.jsonl"
 
@@ -138,7 +139,8 @@ async def _with_models(
                 progress.advance(record.file)
 
             with _ctrl_c_ends(stop, any(item.live for item in items)):
-                await process(items, outputs, inference.analyser.analyse, tell, outcome, show, stop)
+                analyse = Together(inference.analyser).analyse
+                await process(items, outputs, analyse, tell, outcome, show, stop)
 
 
 @contextmanager
