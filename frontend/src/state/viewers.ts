@@ -12,7 +12,7 @@ import type { Wish } from "./views";
 const LOOK_EVERY_MS = 1000;
 /** Faces change up to 30 times a second; people read a tenth of that. */
 const SHOW_RESULTS_EVERY_MS = 120;
-const LATENCIES_KEPT = 60;
+const LATENCIES_KEPT = 150;
 /** Until the first verdicts tell how long they take: the server's own default promise. */
 const FIRST_BUFFER_MS = 150;
 /** A connected viewer of a live stream without a new picture for this long starts over. */
