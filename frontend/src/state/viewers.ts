@@ -42,6 +42,7 @@ export class Viewer {
 
   private readonly link: Link;
   private player: Player | null = null;
+  private unavailable = false;
   private clock = new ServerClock();
   private ages: number[] = [];
   private bufferMs = FIRST_BUFFER_MS;
@@ -114,6 +115,7 @@ export class Viewer {
     this.still = new StillWatch();
     this.clock = new ServerClock();
     this.ages = [];
+    this.unavailable = false;
     try {
       this.player = await this.play(this.wish.view, abort);
       this.refusal.value = null;
@@ -121,6 +123,7 @@ export class Viewer {
       const refused = error instanceof Problem && (error.status === 409 || error.status === 422);
       if (!refused || this.wish.view !== "source") throw error;
       this.refusal.value = error.message;
+      this.unavailable = error.status === 409;
       this.player = await this.play("annotated", abort);
     }
     return this.player;
@@ -175,8 +178,11 @@ export class Viewer {
     this.sample.value = sample;
     this.serverMs.value = median(this.latencies);
     this.stillSeconds.value = this.still.look(sample.decoded, performance.now());
-    const flows = streamNamed(this.name)?.state === "live";
-    if (flows && this.stillSeconds.value > STUCK_SECONDS) this.link.restart();
+    const status = streamNamed(this.name);
+    const stuck = status?.state === "live" && this.stillSeconds.value > STUCK_SECONDS;
+    // A camera that had sent nothing yet, or was set right, has its own picture now.
+    const possibleNow = this.unavailable && status?.source_view.available === true;
+    if (stuck || possibleNow) this.link.restart();
   }
 
   /** A camera's own picture waits for its verdicts; an annotated one has them in it. */

@@ -89,7 +89,7 @@ function Switch({
 function Views({ status, viewer }: { status: StreamStatus; viewer: Viewer | null }) {
   const { reason } = status.source_view;
   const refusal = tellsFrames
-    ? (viewer?.refusal.value ?? reason)
+    ? (reason ?? viewer?.refusal.value ?? null)
     : "this browser does not tell which frame it shows";
   const refused = refusal !== null && viewer?.view.value !== "source";
   return (
