@@ -33,16 +33,16 @@ class Shares:
     A source that the data lacks falls away, and the others take its place.
     """
 
-    folder_with: Weight = 0.24
-    scene_with: Weight = 0.11
+    folder_with: Weight = 0.26
+    scene_with: Weight = 0.13
     painted_with: Weight = 0.05
-    hard_with: Weight = 0.02
+    hard_with: Weight = 0.03
     folder_without: Weight = 0.24
-    scene_without: Weight = 0.06
-    hard_without: Weight = 0.06
-    folder_incorrect: Weight = 0.1
+    scene_without: Weight = 0.08
+    hard_without: Weight = 0.05
+    folder_incorrect: Weight = 0.05
     scene_incorrect: Weight = 0.045
-    painted_incorrect: Weight = 0.255
+    painted_incorrect: Weight = 0.13
 
     def __post_init__(self) -> None:
         """Raise ConfigError when nothing would be drawn."""

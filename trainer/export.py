@@ -99,7 +99,7 @@ def export(
         commit=commit(),
         command=command(config, name, data),
         data=describe(data, sources),
-        limitations=(STARTS.get(config.init, f"Trained from {config.init}."), *LIMITATIONS),
+        limitations=(STARTS.get(config.init, f"Trained from {Path(config.init).name}."), *LIMITATIONS),
         figures={"settings": asdict(config)},
     )
     weights = Weights(card, folder / f"{name}.safetensors", folder / f"{name}.xml")
@@ -160,7 +160,10 @@ def command(config: TrainConfig, name: str, data: Sequence[Path] = ()) -> str:
     """The command that makes these weights again; the data's places are left to the reader."""
     words = ["maskstream", "train", *([root.name for root in data] or ["DATA"])]
     words += ["--preset", config.preset, "--name", name, "--out", "OUT"]
-    for key, value in _flat(changes(config)).items():
+    told = changes(config)
+    if "init" in told:
+        told["init"] = Path(config.init).name
+    for key, value in _flat(told).items():
         words += ["--set", f"{key}={'null' if value is None else value}"]
     return shlex.join(words)
 

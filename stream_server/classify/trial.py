@@ -77,8 +77,12 @@ class Trial:
 def choose_precision(probe: Probe, wanted: str, cache_dir: Path | None) -> PrecisionChoice:
     """fp32, unless `wanted` ("auto", "bf16" or "fp16") works here; "auto" also wants it faster.
 
+    fp32 itself works everywhere and is not tried.
+
     Raises ModelError when a precision asked for by name does not work on this machine.
     """
+    if wanted == "fp32":
+        return PrecisionChoice("fp32", "the precision asked for")
     candidate = "bf16" if wanted == "auto" else wanted
     if candidate not in CAPABILITY:
         raise ModelError(f"precision {wanted!r} is not known to OpenVINO here: use fp32 or auto")

@@ -135,6 +135,12 @@ def test_a_precision_asked_for_may_be_slower(trials: Callable[[Trial], list[str]
     assert choose_precision(PROBE, "fp16", None).precision == "fp16"
 
 
+def test_fp32_needs_no_trial(trials: Callable[[Trial], list[str]]) -> None:
+    held = trials(DIED)
+    assert choose_precision(PROBE, "fp32", None).precision == "fp32"
+    assert held == []
+
+
 def test_an_unknown_precision_is_named() -> None:
     with pytest.raises(ModelError, match="'int3'"):
         choose_precision(PROBE, "int3", None)
