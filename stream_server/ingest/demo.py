@@ -29,7 +29,7 @@ Points = npt.NDArray[np.float64]
 COLUMNS, ROWS = 3, 2
 SLOT_SECONDS = 5.0
 FADE_SECONDS = 0.8
-UNCLEAR_BLUR = 2.0  # px of the portrait
+UNCLEAR_BLUR = 5.0  # px of the portrait
 SWING, SWING_SECONDS = 0.04, 2.6
 # Every verdict is reached by one face before another leaves it, so that all four are always there.
 _EARLY, _MIDDLE, _LATE = 0.0, FADE_SECONDS + 0.1, 2 * FADE_SECONDS + 0.2
@@ -86,12 +86,12 @@ class Look(NamedTuple):
 
 
 LOOKS = (
-    Look(ASTRONAUT, False, (1.0, 1.0, 1.0), 1.0, "surgical", 3, 0, 0.31),
-    Look(HOPPER, False, (1.0, 1.0, 1.0), 1.0, "respirator", 5, 2, 0.60),
-    Look(ASTRONAUT, True, (0.86, 0.98, 1.06), 0.9, "dark", 7, 4, 0.30),
-    Look(HOPPER, True, (1.05, 1.0, 0.92), 0.75, "surgical", 11, 1, 0.29),
-    Look(ASTRONAUT, False, (1.04, 1.0, 0.97), 0.8, "respirator", 13, 3, 0.35),
-    Look(HOPPER, False, (0.88, 0.97, 1.05), 0.5, "dark", 17, 5, 0.47),
+    Look(ASTRONAUT, False, (1.0, 1.0, 1.0), 1.0, "surgical", 3, 0, 0.28),
+    Look(HOPPER, False, (1.0, 1.0, 1.0), 1.0, "respirator", 5, 2, 0.47),
+    Look(ASTRONAUT, True, (0.86, 0.98, 1.06), 0.9, "dark", 7, 4, 0.28),
+    Look(HOPPER, True, (1.05, 1.0, 0.92), 0.75, "surgical", 11, 1, 0.27),
+    Look(ASTRONAUT, False, (1.04, 1.0, 0.97), 0.8, "respirator", 13, 3, 0.30),
+    Look(HOPPER, False, (0.88, 0.97, 1.05), 0.5, "dark", 17, 5, 0.37),
 )
 
 
