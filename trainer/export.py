@@ -99,7 +99,10 @@ def export(
         commit=commit(),
         command=command(config, name, data),
         data=describe(data, sources),
-        limitations=(STARTS.get(config.init, f"Trained from {Path(config.init).name}."), *LIMITATIONS),
+        limitations=(
+            STARTS.get(config.init, f"Trained from {Path(config.init).name}."),
+            *LIMITATIONS,
+        ),
         figures={"settings": asdict(config)},
     )
     weights = Weights(card, folder / f"{name}.safetensors", folder / f"{name}.xml")
