@@ -50,7 +50,7 @@ def test_series_of_a_removed_stream_go_away_and_others_stay() -> None:
         stream.detected()
         stream.face_event(left(name))
         stream.shedding("detect_less", 1)
-        stream.encoded("h264", keyframe=True)
+        stream.encoded("h264", "full", keyframe=True)
         stream.reconnect()
     late = metrics.stream("front")
     metrics.remove_stream("front")
@@ -61,7 +61,7 @@ def test_series_of_a_removed_stream_go_away_and_others_stay() -> None:
     late.face_event(left("front"))
     late.shedding("smaller_input", 2)
     late.detected()
-    late.encoded("vp8", keyframe=False)
+    late.encoded("vp8", "full", keyframe=False)
     assert 'stream="front"' not in metrics.render()[0].decode()
     assert 'maskstream_frames_in_total{stream="back"} 1.0' in text
     assert 'maskstream_faces_total{stream="back",verdict="with_mask"} 1.0' in text
