@@ -259,7 +259,9 @@ class Follower:
                 continue
             evidence = person.evidence
             probabilities = tuple(float(p) for p in evidence.probabilities)
-            faces.append(Face(box, evidence.verdict, evidence.confidence, probabilities, track.id))
+            faces.append(
+                Face(box, evidence.verdict, evidence.steady_confidence, probabilities, track.id)
+            )
         return tuple(faces)
 
 

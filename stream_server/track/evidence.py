@@ -46,6 +46,7 @@ class Evidence:
         self._candidate_since = 0.0
         self._needed_again = 0.0
         self._doubt_since: float | None = None
+        self._stood = 0.0
         self.verdict = Verdict.UNCERTAIN
         self.seen = 0
 
@@ -60,6 +61,8 @@ class Evidence:
         self._at = now
         self.seen += 1
         self._decide(Verdict(self._labels[int(np.argmax(probabilities))]), now)
+        if self._labels[int(self.probabilities.argmax())] == self.verdict.value:
+            self._stood = self.confidence
 
     @property
     def probabilities(self) -> Probabilities:
@@ -75,6 +78,17 @@ class Evidence:
         if self.verdict is Verdict.UNCERTAIN:
             return float(means.max())
         return float(means[self._labels.index(self.verdict.value)])
+
+    @property
+    def steady_confidence(self) -> float:
+        """`confidence`, or the last one with which the verdict led while another label leads.
+
+        A verdict that is about to change is still the verdict; "mask, 5 %" would say nothing.
+        """
+        leads = self._labels[int(self.probabilities.argmax())] == self.verdict.value
+        if leads or self.verdict is Verdict.UNCERTAIN:
+            return self.confidence
+        return self._stood
 
     @property
     def settled(self) -> bool:

@@ -110,7 +110,7 @@ function FaceRow({ face }: { face: FaceOut }) {
         <b>{VERDICT_WORDS[face.label]}</b>
         {face.track !== null && <small>#{face.track}</small>}
       </span>
-      <span class="face-share">{percent(face.confidence)}</span>
+      <span class="face-share">{face.label === "uncertain" ? "" : percent(face.confidence)}</span>
       <span class="bar" aria-hidden="true">
         {SHARES.map((label) => (
           <span key={label} class={label} style={{ flexGrow: face.probabilities[label] }} />

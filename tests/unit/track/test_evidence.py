@@ -219,3 +219,16 @@ def test_quality_is_a_share_for_any_landmarks(numbers: list[float], shade: int) 
     points = tuple(zip(numbers[4::2], numbers[5::2], strict=True))
     value = quality(crop(shade, 0), FaceBox(x[0], y[0], x[1], y[1], 0.5, points))
     assert 0 < value <= 1
+
+
+def test_a_verdict_about_to_change_is_shown_with_the_confidence_it_had():
+    told = Evidence(LABELS, 0.6)
+    for number in range(20):
+        told.add(np.array([0.97, 0.02, 0.01]), 1.0, number / 30)
+    had = told.confidence
+    for number in range(20, 26):
+        told.add(np.array([0.01, 0.98, 0.01]), 1.0, number / 30)
+    assert told.verdict is Verdict.WITH_MASK
+    assert told.confidence < 0.5
+    assert told.steady_confidence >= 0.5
+    assert told.steady_confidence <= had
