@@ -98,10 +98,13 @@ def test_the_annotated_picture_has_its_box_where_the_face_is(client: httpx.Clien
 # --- live -----------------------------------------------------------------------------------------
 
 
-def events(response: httpx.Response, count: int) -> list[dict[str, object]]:
-    found = []
+def events(response: httpx.Response, name: str, count: int) -> list[dict[str, object]]:
+    """The data of the next events of this name; what happens to faces comes between them."""
+    found, kind = [], ""
     for line in response.iter_lines():
-        if line.startswith("data: "):
+        if line.startswith("event: "):
+            kind = line.removeprefix("event: ")
+        if line.startswith("data: ") and kind == name:
             found.append(json.loads(line.removeprefix("data: ")))
             if len(found) == count:
                 return found
@@ -110,11 +113,11 @@ def events(response: httpx.Response, count: int) -> list[dict[str, object]]:
 
 def test_events_of_all_streams_and_of_one(client: httpx.Client) -> None:
     with client.stream("GET", "/api/events") as response:
-        first, second = events(response, 2)
+        first, second = events(response, "streams", 2)
     assert first["streams"][0]["name"] == "demo"
     assert second["streams"][0]["frames_in"] > first["streams"][0]["frames_in"]
     with client.stream("GET", "/api/streams/demo/events") as response:
-        results = events(response, 5)
+        results = events(response, "result", 5)
     numbers = [result["frame"] for result in results]
     assert numbers == sorted(set(numbers))
     assert abs(results[-1]["time"] - time.time()) < 5
