@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from models.errors import InputError
 
-PRESETS = ("best", "seed")
+PRESETS = ("best", "seed", "teacher")
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Count = Annotated[int, Field(ge=1)]
@@ -59,6 +59,7 @@ class TrainConfig:
     """
 
     preset: str = "best"
+    network: Literal["mobilenet_v3_large", "efficientnet_lite0"] = "mobilenet_v3_large"
     init: str = "scratch"
     freeze_features: bool = False
     epochs: Count = 30
@@ -82,6 +83,10 @@ class TrainConfig:
     schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
     clip: Positive | None = 5.0
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = 0.995
+    teacher: str | None = None
+    teacher_share: Annotated[float, Field(gt=0, le=1)] = 0.7
+    teacher_temperature: Positive = 2.0
+    teacher_size: Side = 112
     report_test: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
     threads: Count | None = None

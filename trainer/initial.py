@@ -1,7 +1,7 @@
 """Where a training starts: random weights, ImageNet's features, or earlier weights."""
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,26 @@ from torchvision.models import MobileNet_V3_Large_Weights
 from models.errors import InputError, WeightsError
 from models.mobilenet_v3 import build_network
 from models.registry import resolve
+from trainer.teacher import EfficientNetLite0, imagenet_lite0
 
 State = dict[str, Tensor]
 
 
-def start_network(init: str) -> nn.Module:
-    """The network as training finds it; `init` is scratch, imagenet or a path.
+SERVED = "mobilenet_v3_large"
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    SERVED: build_network,
+    "efficientnet_lite0": EfficientNetLite0,
+}
+
+
+def start_network(init: str, name: str = SERVED) -> nn.Module:
+    """The network `name` as training finds it; `init` is scratch, imagenet or a path.
 
     Random parts follow torch's seed. Raises InputError when `init` cannot be had or does not fit.
     """
-    network = build_network()
+    if (name, init) == ("efficientnet_lite0", "imagenet"):
+        return imagenet_lite0()
+    network = NETWORKS[name]()
     if init == "scratch":
         return network
     state = imagenet_state() if init == "imagenet" else file_state(Path(init))
@@ -36,7 +46,7 @@ def start_network(init: str) -> nn.Module:
     except RuntimeError as error:
         line = str(error).splitlines()[-1].strip()
         raise InputError(
-            f"--init {init}: not the weights of a MobileNetV3-Large as we build it ({line[:160]})"
+            f"--init {init}: not the weights of {name} as we build it ({line[:160]})"
         ) from error
     return network
 

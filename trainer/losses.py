@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.config import TrainConfig
+from trainer.initial import start_network
 
 
 class FocalLoss(nn.Module):
@@ -35,3 +36,30 @@ def build_loss(config: TrainConfig) -> nn.Module:
     if config.loss == "focal":
         return FocalLoss(config.focal_alpha, config.focal_gamma)
     return nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+
+
+class Teacher(nn.Module):
+    """How far a network's logits are from the teacher's on the same pictures.
+
+    Distillation (Hinton et al., 2015): the cross-entropy against the teacher's probabilities, both
+    softened by the temperature, times its square, so that gradients keep their size. Mean over the
+    batch; the teacher itself never learns.
+    """
+
+    def __init__(self, network: nn.Module, size: int, temperature: float) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.size, self.temperature = size, temperature
+
+    def forward(self, pixels: Tensor, logits: Tensor) -> Tensor:
+        """Normalised pictures (N x 3 x H x W) and the learner's logits (N x classes): a scalar."""
+        with torch.no_grad():
+            seen = functional.interpolate(pixels, self.size, mode="bilinear", align_corners=False)
+            wanted = torch.softmax(self.network(seen) / self.temperature, 1)
+        return functional.cross_entropy(logits / self.temperature, wanted) * self.temperature**2
+
+
+def build_teacher(config: TrainConfig) -> Teacher:
+    """The teacher that the configuration names. Raises InputError when its weights do not fit."""
+    network = start_network(str(config.teacher), "efficientnet_lite0")
+    return Teacher(network, config.teacher_size, config.teacher_temperature)

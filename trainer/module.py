@@ -19,7 +19,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, M
 from models import LABELS
 from trainer.config import TrainConfig
 from trainer.data import INCORRECT, Crops
-from trainer.losses import build_loss
+from trainer.losses import build_loss, build_teacher
 from trainer.sets import Held, Order, Stills, Views, calm_opencv, normalise
 
 Batch = tuple[Tensor, Tensor]
@@ -41,6 +41,8 @@ class MaskModule(LightningModule):
         self.network = network.to(memory_format=torch.channels_last)
         self._config, self._steps, self._sets = config, steps, tuple(sets)
         self._loss = build_loss(config)
+        # In a tuple: no part of what is trained, averaged or saved.
+        self._teacher = (build_teacher(config),) if config.teacher else ()
         self._train_accuracy = MulticlassAccuracy(len(LABELS), average="micro")
         self._val_loss = MeanMetric()
         classes = {"all": set[int]().union(*sets.values()), **sets}
@@ -57,6 +59,11 @@ class MaskModule(LightningModule):
             self.network.get_submodule("features").eval()
         return self
 
+    def on_fit_start(self) -> None:
+        """Bring the teacher to where the network is."""
+        for teacher in self._teacher:
+            teacher.to(self.device)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout too follows from the seed and the place in the run alone."""
         place = self.global_step * self.trainer.world_size + self.global_rank
@@ -65,8 +72,12 @@ class MaskModule(LightningModule):
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """The loss of one batch."""
         images, labels = batch
-        logits = self.network(normalise(images))
+        pixels = normalise(images)
+        logits = self.network(pixels)
         loss: Tensor = self._loss(logits, labels)
+        for teacher in self._teacher:
+            share = self._config.teacher_share
+            loss = (1 - share) * loss + share * teacher(pixels, logits)
         self._train_accuracy(logits, labels)
         self.log_dict(
             {"train_loss": loss.detach(), "train_accuracy": self._train_accuracy},

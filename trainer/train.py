@@ -32,7 +32,7 @@ from models.mobilenet_v3 import build_network
 from trainer.config import ConfigError, TrainConfig, load_config, to_yaml
 from trainer.data import Crops
 from trainer.export import export
-from trainer.initial import file_state, start_network
+from trainer.initial import NETWORKS, SERVED, file_state, start_network
 from trainer.module import Average, FaceData, MaskModule
 from trainer.plots import curves
 from trainer.sets import Held, calm_opencv, read_faces, read_held, read_pools
@@ -49,13 +49,13 @@ def run(
     *,
     resume: bool = False,
     limit: timedelta | None = None,
-) -> ModelCard:
+) -> ModelCard | None:
     """Read, train, calibrate, export, measure; the card is written beside the weights.
 
-    Raises InputError when data or settings cannot work.
+    A teacher is only trained and saved: None. Raises InputError when data or settings cannot work.
     """
     faces = read_faces(data)
-    start_network(config.init)  # fails now, not after minutes of reading
+    MaskModule(start_network(config.init, config.network), config, 1, {})  # fails before reading
     open_run(out, config, resume=resume)
     print("reading faces and painting masks takes minutes", flush=True)
     held = read_held(faces)
@@ -66,6 +66,9 @@ def run(
     finished = out / f"{name}.pt"
     if not finished.exists():
         torch.save(fit(pools, held, config, out, limit=limit).state_dict(), finished)
+    if config.network != SERVED:
+        print(f"wrote {finished}: a teacher, for --set teacher={finished}")
+        return None
     network = build_network()
     network.load_state_dict(file_state(finished))
     card = export(
@@ -88,11 +91,11 @@ def fit(
     prepare(config)
     faces = FaceData(pools, held, config)
     trainer = build_trainer(config, out, limit)
-    network = start_network(config.init)
+    network = start_network(config.init, config.network)
     module = MaskModule(network, config, faces.steps(trainer.world_size), faces.sets)
     last, best = out / "checkpoints" / "last.ckpt", out / "checkpoints" / "best.ckpt"
     trainer.fit(module, faces, ckpt_path=last if last.exists() else None)
-    kept = build_network()
+    kept = NETWORKS[config.network]()
     # From the file: there the averaged weights stand, also when nothing was left to train.
     kept.load_state_dict(file_state(last if config.select == "last" else best))
     return kept.eval()

@@ -17,7 +17,8 @@ def train(
         ),
     ],
     preset: Annotated[
-        str | None, typer.Option(metavar="best|seed", help="The recipe to start from (best).")
+        str | None,
+        typer.Option(metavar="best|seed|teacher", help="The recipe to start from (best)."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="YAML with settings that differ.")

@@ -37,7 +37,9 @@ def test_the_seed_recipe_is_that_of_the_project_s_seed():
 def test_a_preset_names_every_setting_that_its_run_reads(preset):
     text = (files("trainer") / "presets" / f"{preset}.yaml").read_text()
     missing = set(NAMES) - yaml.safe_load(text).keys() - {"preset"}
-    unused = {"best": {"focal_alpha", "focal_gamma"}, "seed": {"faces_per_epoch"}}
+    focal = {"focal_alpha", "focal_gamma"}
+    taught = {"teacher_share", "teacher_temperature", "teacher_size"}
+    unused = {"best": focal, "seed": {"faces_per_epoch"} | taught, "teacher": focal | taught}
     assert missing <= unused[preset]
 
 

@@ -337,6 +337,21 @@ def test_a_run_leaves_weights_with_a_card_and_its_history(folders, tmp_path, cap
     assert "epoch 1/1" not in capsys.readouterr().out, "it was trained already"
 
 
+@pytest.mark.timeout(300)
+def test_a_teacher_is_trained_by_its_preset_and_taught_by_in_another_run(folders, tmp_path, capsys):
+    out, size = tmp_path / "teacher", ("--set", "teacher_size=32")
+    assert command(folders, out, "--preset", "teacher", "--name", "lite") == 0
+    path = out / "lite.pt"
+    assert f"--set teacher={path}" in capsys.readouterr().out
+    assert not (out / "lite.json").exists(), "a teacher is not served"
+    taught = tmp_path / "taught"
+    assert command(folders, taught, "--set", f"teacher={path}", *size, "--name", "tiny") == 0
+    assert (taught / "tiny.json").is_file()
+    missing = tmp_path / "none.pt"
+    assert command(folders, tmp_path / "other", "--set", f"teacher={missing}") == 2
+    assert f"cannot read the weights {missing}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [
