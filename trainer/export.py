@@ -99,11 +99,8 @@ def export(
         commit=commit(),
         command=command(config, name, data),
         data=describe(data, sources),
-        limitations=(
-            STARTS.get(config.init, f"Trained from {Path(config.init).name}."),
-            *LIMITATIONS,
-        ),
-        figures={"settings": asdict(config)},
+        limitations=(*origin(config), *LIMITATIONS),
+        figures={},
     )
     weights = Weights(card, folder / f"{name}.safetensors", folder / f"{name}.xml")
     measured = measure(weights, held, report_test=report_test)
@@ -111,7 +108,7 @@ def export(
         f"{threshold:.2f}": {"coverage": coverage, "risk": risk}
         for threshold, coverage, risk in curve[1::5]
     }
-    card = replace(card, figures={**measured, "settings": asdict(config)})
+    card = replace(card, figures={**measured, "settings": asdict(portable(config))})
     save_card(card, folder / f"{name}.json")
     return card
 
@@ -163,12 +160,28 @@ def command(config: TrainConfig, name: str, data: Sequence[Path] = ()) -> str:
     """The command that makes these weights again; the data's places are left to the reader."""
     words = ["maskstream", "train", *([root.name for root in data] or ["DATA"])]
     words += ["--preset", config.preset, "--name", name, "--out", "OUT"]
-    told = changes(config)
-    if "init" in told:
-        told["init"] = Path(config.init).name
+    told = changes(portable(config))
     for key, value in _flat(told).items():
         words += ["--set", f"{key}={'null' if value is None else value}"]
     return shlex.join(words)
+
+
+def portable(config: TrainConfig) -> TrainConfig:
+    """The settings with files by their names: their places mean nothing to others."""
+    teacher = config.teacher and Path(config.teacher).name
+    return replace(config, init=Path(config.init).name, teacher=teacher)
+
+
+def origin(config: TrainConfig) -> tuple[str, ...]:
+    """Where the weights started and what taught them, for the card."""
+    start = STARTS.get(config.init, f"Trained from {Path(config.init).name}.")
+    if config.teacher is None:
+        return (start,)
+    return (
+        start,
+        f"Taught by {Path(config.teacher).name}: EfficientNet-Lite0 with ImageNet's features "
+        "(Apache 2.0), fine-tuned on the same training faces.",
+    )
 
 
 def _flat(values: dict[str, Any]) -> dict[str, Any]:

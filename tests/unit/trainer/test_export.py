@@ -114,6 +114,18 @@ def test_the_command_in_the_card_means_the_same_settings(settings):
     assert load_config(words[words.index("--preset") + 1], None, parse_settings(changed)) == config
 
 
+def test_a_card_names_files_and_their_part_but_no_place(tmp_path, network):
+    config = replace(CONFIG, init="/here/first.pt", teacher="/there/lite.pt")
+    card = export(network, HELD, config, tmp_path, "tiny", {}, data=[Path("/far/mine")])
+    text = (tmp_path / "tiny.json").read_text() + (tmp_path / "tiny.md").read_text()
+    assert not any(place in text for place in ("/here", "/there", "/far", str(tmp_path)))
+    assert "init=first.pt" in card.command
+    assert "teacher=lite.pt" in card.command
+    assert "Trained from first.pt." in card.limitations
+    assert any("lite.pt: EfficientNet-Lite0" in line for line in card.limitations)
+    assert card.figures["settings"]["teacher"] == "lite.pt"
+
+
 def test_data_that_is_known_is_described_with_its_licence_other_data_without():
     lines = describe([Path("a/face-mask-12k-images-dataset"), Path("mine")], {"painted_with": 2})
     assert "CC0" in lines[0]
