@@ -9,10 +9,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -30,6 +31,8 @@ from stream_server.classify.batcher import Batcher
 from stream_server.classify.select import Selected, choose
 from stream_server.classify.trial import choose_precision
 from stream_server.detect.centerface import CenterFaceDetector, precision_probe
+from stream_server.detect.geometry import FRAMES_TOGETHER
+from stream_server.detect.select import GpuDetector, prefer_gpu
 from stream_server.detect.yunet import YuNetDetector
 from stream_server.errors import MaskstreamError, ModelError, SettingsError
 from stream_server.ingest import schemes
@@ -280,11 +283,13 @@ async def open_inference(settings: Settings, metrics: Metrics) -> AsyncIterator[
     uncertain_below = settings.classifier.uncertain_below
     if uncertain_below is None:
         uncertain_below = card.uncertain_below
-    with workers("analyse") as pool:
+    # Whoever waits for a GPU holds a thread: a full batch's for each replica.
+    with workers("analyse", max(2, FRAMES_TOGETHER * len(selected.gpus))) as pool:
         async with Batcher(
             selected.classifier,
             max_batch=settings.classifier.max_batch,
             window_ms=settings.classifier.window_ms,
+            replicas=selected.replicas,
             on_batch=lambda size, _seconds: metrics.batch(size),
             on_drop=metrics.dropped_crops,
             on_wait=lambda seconds: metrics.stage_seconds("queue", seconds),
@@ -311,11 +316,14 @@ def load_models(settings: Settings) -> tuple[FaceDetector, str, Selected, ModelC
         precision=settings.classifier.precision,
         cache_dir=settings.cache_dir,
     )
-    return *make_detector(settings.detector, settings.cache_dir), selected, weights.card
+    found = make_detector(settings.detector, settings.cache_dir, selected.gpus)
+    return *found, selected, weights.card
 
 
-def make_detector(options: keys.Detector, cache_dir: Path) -> tuple[FaceDetector, str]:
-    """The detector that the settings name, and why it runs as it does."""
+def make_detector(
+    options: keys.Detector, cache_dir: Path, gpus: Sequence[str] = ()
+) -> tuple[FaceDetector, str]:
+    """The detector that the settings name, on `gpus` if it can, and why it runs as it does."""
     side = options.long_side
     size = "input size chosen for each stream" if side is None else f"long side {side} px"
     if options.name == "yunet":
@@ -323,16 +331,39 @@ def make_detector(options: keys.Detector, cache_dir: Path) -> tuple[FaceDetector
             raise ModelError("detector yunet needs detector.path, the path of its ONNX file")
         yunet = YuNetDetector(options.path, long_side=side, threshold=options.threshold)
         return yunet, size
+    cpu = partial(cpu_centerface, options, cache_dir)
+    if gpus:
+        detector, reason = prefer_gpu(partial(gpu_centerface, options, gpus), cpu)
+    else:
+        detector, reason = cpu()
+    return detector, f"{size}; {reason}"
+
+
+def cpu_centerface(options: keys.Detector, cache_dir: Path) -> tuple[FaceDetector, str]:
+    """In OpenVINO, and why in this precision."""
     choice = choose_precision(precision_probe(), options.precision, cache_dir)
     centerface = CenterFaceDetector(
-        long_side=side, threshold=options.threshold, precision=choice.precision
+        long_side=options.long_side, threshold=options.threshold, precision=choice.precision
     )
-    return centerface, f"{size}; {choice.precision}: {choice.reason}"
+    return centerface, f"{choice.precision}: {choice.reason}"
 
 
-def workers(name: str) -> ThreadPoolExecutor:
+def gpu_centerface(options: keys.Detector, gpus: Sequence[str]) -> GpuDetector:
+    """In torch, which the classifier has imported by now."""
+    from stream_server.classify.cuda import lane
+    from stream_server.detect.torch_cuda import TorchCenterFaceDetector
+
+    return TorchCenterFaceDetector(
+        [lane(gpu) for gpu in gpus],
+        long_side=options.long_side,
+        threshold=options.threshold,
+        precision=options.precision,
+    )
+
+
+def workers(name: str, at_least: int = 2) -> ThreadPoolExecutor:
     """As many threads as cores, at least two, so that one busy stream does not hold up all."""
-    return ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix=name)
+    return ThreadPoolExecutor(max(at_least, os.cpu_count() or 2), thread_name_prefix=name)
 
 
 def source_builder(

@@ -45,6 +45,8 @@ class BatchPolicy:
     A smaller batch closes at once, unless the network has been busy for more than `BUSY_SHARE` of
     the last `memory` seconds or so, and some stream asked while another waited. Then it is kept
     open, for up to `window` seconds after its first crop when the network never rests.
+
+    The network has `replicas`; it is as busy as they are on average.
     """
 
     def __init__(
@@ -53,11 +55,13 @@ class BatchPolicy:
         window: float,
         memory: float = 1.0,
         run_target: float = RUN_SECONDS,
+        replicas: int = 1,
     ) -> None:
         self._max_batch = max_batch
         self._window = window
         self._memory = memory
         self._run_target = run_target
+        self._replicas = replicas
         self._company_until = -inf
         self._load, self._load_at = 0.0, -inf
         self.size = max_batch
@@ -74,8 +78,9 @@ class BatchPolicy:
         elif crops >= self.size:
             self.size = min(self._max_batch, self.size + 1)
         # An exponentially weighted mean of "busy": the run after the pause before it.
-        kept = exp(-seconds / self._memory)
-        self._load = self.load(now - seconds) * kept + 1 - kept
+        busy = seconds / self._replicas
+        kept = exp(-busy / self._memory)
+        self._load = self.load(now - busy) * kept + 1 - kept
         self._load_at = now
 
     def load(self, now: float) -> float:
@@ -94,7 +99,8 @@ class BatchPolicy:
 class Request:
     """Crops of one caller. `taken` and `answered` count those handed out and come back.
 
-    `arrived` and `deadline` are seconds of the same clock.
+    `arrived` and `deadline` are seconds of the same clock. `rows` holds the answers by the first
+    crop they are of: two parts of a request may be in two replicas, and the second come back first.
     """
 
     crops: Sequence[Pixels]
@@ -105,7 +111,7 @@ class Request:
     deadline: float = inf
     taken: int = 0
     answered: int = 0
-    rows: list[Probabilities] = field(default_factory=list)
+    rows: dict[int, Probabilities] = field(default_factory=dict)
 
     @property
     def waiting(self) -> int:
@@ -255,12 +261,14 @@ def _ignore(*_: object) -> None:
 
 
 class Batcher:
-    """Classifies crops of all streams through one `FaceClassifier`, in one worker thread.
+    """Classifies crops of all streams through one `FaceClassifier`.
 
     `async with` starts and ends it. `max_batch` crops or `window_ms` close a batch at the latest,
-    at most `max_pending` crops wait. Told on the event loop: `on_batch(size, seconds)` after each
-    run, `on_wait(seconds)` when the last crop of a request goes into the network, and
-    `on_drop(reason, crops)` for crops shed with reason "overflow" or "late".
+    at most `max_pending` crops wait. The classifier is called by up to `replicas` threads at once,
+    and no batch closes before one of them is free. Told on the event loop:
+    `on_batch(size, seconds)` after each run, `on_wait(seconds)` when the last crop of a request
+    goes into the network, and `on_drop(reason, crops)` for crops shed with reason "overflow" or
+    "late".
     """
 
     def __init__(
@@ -270,6 +278,7 @@ class Batcher:
         max_batch: int = 32,
         window_ms: float = 3.0,
         max_pending: int = 256,
+        replicas: int = 1,
         on_batch: Callable[[int, float], object] = _ignore,
         on_drop: Callable[[str, int], object] = _ignore,
         on_wait: Callable[[float], object] = _ignore,
@@ -277,12 +286,13 @@ class Batcher:
         if not 1 <= max_batch <= max_pending:
             raise ValueError(f"max_batch {max_batch} is not within 1..max_pending ({max_pending})")
         self._classifier = classifier
-        self._policy = BatchPolicy(max_batch, window_ms / 1e3)
+        self._policy = BatchPolicy(max_batch, window_ms / 1e3, replicas=replicas)
         self._waiting = Waiting(max_pending)
         self._on_batch, self._on_drop, self._on_wait = on_batch, on_drop, on_wait
-        self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="classify")
-        self._batch: list[Share] = []
+        self._replicas = replicas
+        self._changed = asyncio.Event()
+        self._threads = ThreadPoolExecutor(replicas, thread_name_prefix="classify")
+        self._batches: list[list[Share]] = []
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -344,13 +354,13 @@ class Batcher:
                 raise ValueError(f"expected uint8 {size}x{size}x3, got {crop.dtype} {crop.shape}")
 
     def _enqueue(self, request: Request) -> None:
-        running = (share.request for share in self._batch)
+        running = (share.request for batch in self._batches for share in batch)
         alone = all(r.stream == request.stream for r in (*running, *self._waiting))
         self._policy.arrived(request.arrived, alone=alone)
         for dropped in self._waiting.push(request):
             self._drop(dropped, "overflow", "too many faces wait for the classifier")
         self._drop_late(request.arrived)
-        self._arrived.set()
+        self._changed.set()
 
     def _drop_late(self, now: float) -> None:
         for request in self._waiting.expire(now):
@@ -361,44 +371,52 @@ class Batcher:
         _fail(request, Overloaded(explanation))
 
     async def close(self) -> None:
-        """End the worker and its thread; who still waits gets `Overloaded`. Idempotent."""
+        """End the worker and its threads; who still waits gets `Overloaded`. Idempotent."""
         self._closed = True
         if self._worker is not None:
             self._worker.cancel()
             with suppress(asyncio.CancelledError):
                 await self._worker
-        for share in self._batch + self._waiting.take(self._waiting.pending):
+        running = [share for batch in self._batches for share in batch]
+        for share in running + self._waiting.take(self._waiting.pending):
             _fail(share.request, Overloaded("the classifier was shut down"))
-        await asyncio.to_thread(self._thread.shutdown)
+        await asyncio.to_thread(self._threads.shutdown)
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            self._arrived.clear()
-            if not self._waiting.pending:
-                await self._arrived.wait()
-                continue
-            now = loop.time()
-            delay = self._policy.closes_in(self._waiting.pending, self._waiting.oldest, now)
-            if delay > 0:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._arrived.wait(), delay)
-                continue
-            self._batch = self._waiting.take(self._policy.size)
-            for request in {share.request for share in self._batch}:
-                if not request.waiting:
-                    self._on_wait(now - request.arrived)
-            await self._run()
-            self._batch = []
+        async with asyncio.TaskGroup() as runs:
+            while True:
+                self._changed.clear()
+                if not self._waiting.pending or len(self._batches) == self._replicas:
+                    await self._changed.wait()
+                elif (delay := self._closes_in()) > 0:
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._changed.wait(), delay)
+                else:
+                    runs.create_task(self._run(self._close_batch()))
 
-    async def _run(self) -> None:
+    def _closes_in(self) -> float:
+        now = asyncio.get_running_loop().time()
+        return self._policy.closes_in(self._waiting.pending, self._waiting.oldest, now)
+
+    def _close_batch(self) -> list[Share]:
+        now = asyncio.get_running_loop().time()
+        batch = self._waiting.take(self._policy.size)
+        for request in {share.request for share in batch}:
+            if not request.waiting:
+                self._on_wait(now - request.arrived)
+        self._batches.append(batch)
+        return batch
+
+    async def _run(self, batch: list[Share]) -> None:
         started = perf_counter()
-        crops = [crop for share in self._batch for crop in share.crops]
+        crops = [crop for share in batch for crop in share.crops]
         loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._thread, self._classify, crops)
+        running = loop.run_in_executor(self._threads, self._classify, crops)
         await asyncio.wait([running])
+        self._batches.remove(batch)
+        self._changed.set()
         if error := running.exception():
-            for share in self._batch:
+            for share in batch:
                 self._waiting.discard(share.request)
                 _fail(share.request, error)
             return
@@ -406,7 +424,7 @@ class Batcher:
         self._policy.ran(len(crops), seconds, loop.time())
         self._on_batch(len(crops), seconds)
         rows, first = running.result(), 0
-        for share in self._batch:
+        for share in batch:
             _answer(share, rows[first : first + share.stop - share.start])
             first += share.stop - share.start
 
@@ -420,10 +438,12 @@ class Batcher:
 
 def _answer(share: Share, rows: Probabilities) -> None:
     request = share.request
-    request.rows.append(rows)
+    request.rows[share.start] = rows
     request.answered += len(rows)
     if request.answered == len(request.crops) and not request.answer.done():
-        request.answer.set_result(np.concatenate(request.rows))
+        request.answer.set_result(
+            np.concatenate([request.rows[start] for start in sorted(request.rows)])
+        )
 
 
 def _fail(request: Request, error: BaseException) -> None:

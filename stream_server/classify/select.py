@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import structlog
 
 from models.registry import Weights
 from stream_server.classify.openvino import OpenVinoClassifier
+from stream_server.classify.replicas import Replicas
 from stream_server.classify.samples import sample_crops
 from stream_server.errors import ModelError
 from stream_server.frames import Pixels
@@ -23,7 +25,8 @@ AGREE = 1e-2
 class Selected:
     """A classifier ready to use, and what an operator is told of it.
 
-    `gpu_memory` gives the bytes held on the GPU, None where there is none.
+    `replicas` threads may call it at once. `gpus` are torch's names of the GPUs it runs on, one
+    for each replica, and `gpu_memory` gives the bytes held there; without a GPU both are empty.
     """
 
     classifier: FaceClassifier
@@ -31,6 +34,8 @@ class Selected:
     device: str
     precision: str
     reason: str
+    replicas: int = 1
+    gpus: tuple[str, ...] = ()
     gpu_memory: Callable[[], float] | None = None
 
 
@@ -45,9 +50,9 @@ def choose(
 ) -> Selected:
     """The classifier for this machine; blocking, seconds.
 
-    `runtime` "auto" takes torch on a CUDA GPU that works, else OpenVINO on the CPU; `device` is
-    "auto", "cpu", "cuda" or "cuda:N". torch is not imported unless it is asked for or an NVIDIA
-    device is there. Raises ModelError when what was asked for cannot be had.
+    `runtime` "auto" takes torch on the CUDA GPUs if they work, else OpenVINO on the CPU; `device`
+    is "auto", "cpu", "cuda" (all GPUs) or "cuda:N". torch is not imported unless it is asked for
+    or an NVIDIA device is there. Raises ModelError when what was asked for cannot be had.
     """
     on_gpu = device.startswith("cuda")
     if runtime == "openvino" and on_gpu:
@@ -88,7 +93,10 @@ def _fastest(weights: Weights, precision: str, threads: int, cache_dir: Path | N
         return _openvino(weights, precision, threads, cache_dir, "no NVIDIA GPU here")
     try:
         selected = _torch(weights, "cuda", precision, "a CUDA GPU is here and answers rightly")
-        _check_answers(selected.classifier, OpenVinoClassifier(weights).classify)
+        reference = OpenVinoClassifier(weights).classify
+        # Replicas take turns.
+        for _ in range(selected.replicas):
+            _check_answers(selected.classifier, reference)
     except (ImportError, RuntimeError, OSError, ModelError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         log.warning("gpu_not_usable", error=line)
@@ -107,16 +115,27 @@ def _check_answers(classifier: FaceClassifier, reference: Callable[[Pixels], np.
 
 def _torch(weights: Weights, device: str, precision: str, reason: str) -> Selected:
     try:
+        from stream_server.classify.cuda import gpu_memory, replica_devices
         from stream_server.classify.torch_cuda import TorchClassifier
     except ImportError as error:
         raise ModelError(
             f"runtime torch cannot be loaded ({error}): install torch and torchvision, or set "
             "classifier.runtime to openvino"
         ) from error
-    classifier = TorchClassifier(weights, device=device, precision=precision)
-    held = classifier.gpu_memory if device != "cpu" else None
+    devices = replica_devices(device)
+    replicas = [TorchClassifier(weights, device=name, precision=precision) for name in devices]
+    names = {name: replica.device for name, replica in zip(devices, replicas, strict=True)}
+    gpus = () if device == "cpu" else devices
+    first = replicas[0]
     return Selected(
-        classifier, classifier.name, classifier.device, classifier.precision, reason, held
+        Replicas(replicas) if len(replicas) > 1 else first,
+        first.name,
+        ", ".join(names.values()),
+        first.precision,
+        reason,
+        len(replicas),
+        gpus,
+        partial(gpu_memory, gpus) if gpus else None,
     )
 
 

@@ -18,6 +18,7 @@ import structlog
 from openvino.preprocess import PrePostProcessor
 
 from stream_server.detect.geometry import STRIDE, Floats, face_boxes, input_size, shrink
+from stream_server.detect.samples import AGREE
 from stream_server.errors import ModelError
 from stream_server.frames import FaceBox, Picture, Pixels
 
@@ -44,24 +45,42 @@ def decode(
     if len(scores) > MAX_CANDIDATES:
         best = np.argpartition(scores, -MAX_CANDIDATES)[-MAX_CANDIDATES:]
         rows, columns, scores = rows[best], columns[best], scores[best]
+    values = [maps[0][:, rows, columns] for maps in (scale, offset, landmarks)]
+    return decode_cells(rows, columns, scores, np.concatenate(values))
+
+
+def decode_cells(
+    rows: npt.NDArray[np.intp], columns: npt.NDArray[np.intp], scores: Floats, values: Floats
+) -> tuple[Floats, Floats, Floats]:
+    """The same of n cells of the maps; `values` (14, n) are their scale, offset and landmarks."""
     # The maps hold y before x; sizes are logarithms.
-    extent = np.exp(scale[0][::-1, rows, columns].T) * 4
-    centre = (np.stack([columns, rows], 1) + offset[0][::-1, rows, columns].T + 0.5) * 4
+    extent = np.exp(values[1::-1].T) * 4
+    centre = (np.stack([columns, rows], 1) + values[3:1:-1].T + 0.5) * 4
     corner = centre - extent / 2
     boxes = np.concatenate([corner, corner + extent], 1).astype(np.float32)
-    points = landmarks[0][:, rows, columns].T.reshape(-1, 5, 2)[:, :, ::-1]
+    points = values[4:].T.reshape(-1, 5, 2)[:, :, ::-1]
     points = points * extent[:, None] + corner[:, None]
     keep = _not_overlapped(corner, extent, scores)
     return boxes[keep], scores[keep], points[keep].astype(np.float32)
 
 
-def _not_overlapped(corner: Floats, extent: Floats, scores: Floats) -> npt.NDArray[np.intp]:
+def _not_overlapped(
+    corner: npt.NDArray[np.floating], extent: npt.NDArray[np.floating], scores: Floats
+) -> npt.NDArray[np.intp]:
     """Indices that survive non-maximum suppression, best score first."""
     if not len(scores):
         return np.empty(0, np.intp)
     rectangles = np.concatenate([corner, extent], 1).astype(float).tolist()
     kept = cv2.dnn.NMSBoxes(rectangles, scores.astype(float).tolist(), 0.0, NMS_IOU)
     return np.asarray(kept, np.intp).reshape(-1)
+
+
+def check_options(long_side: int | None, threshold: float) -> None:
+    """Raise ModelError unless they are within their bounds."""
+    if long_side is not None and not STRIDE <= long_side <= 4096:
+        raise ModelError(f"detector long side {long_side} px is not within {STRIDE}..4096")
+    if not 0 < threshold < 1:
+        raise ModelError(f"detector threshold {threshold} is not between 0 and 1")
 
 
 class CenterFaceDetector:
@@ -84,10 +103,7 @@ class CenterFaceDetector:
         threads: int = 0,
         precision: str = "fp32",
     ) -> None:
-        if long_side is not None and not STRIDE <= long_side <= 4096:
-            raise ModelError(f"detector long side {long_side} px is not within {STRIDE}..4096")
-        if not 0 < threshold < 1:
-            raise ModelError(f"detector threshold {threshold} is not between 0 and 1")
+        check_options(long_side, threshold)
         self._long_side = long_side
         self._threshold = threshold
         threads = threads or len(os.sched_getaffinity(0))
@@ -200,7 +216,7 @@ class DetectorProbe:
     module: str = "stream_server.detect.probe"
     arguments: tuple[str, ...] = ()
     work: str = "a 640x352 picture"
-    agree: float = 0.1
+    agree: float = AGREE
 
 
 def precision_probe() -> DetectorProbe:

@@ -11,6 +11,8 @@ Floats = npt.NDArray[np.float32]
 STRIDE = 32
 SHORTEST, LONGEST = 416, 640
 MAX_FACES = 100
+FRAMES_TOGETHER = 16
+"""Pictures of different streams in one run, on a GPU."""
 
 
 def input_size(

@@ -11,6 +11,7 @@ from models.crop import crop_face
 from models.mobilenet_v3 import load_network
 from models.registry import Weights, resolve
 from stream_server.classify.openvino import OpenVinoClassifier
+from stream_server.classify.replicas import Replicas
 from stream_server.classify.torch_cuda import TorchClassifier
 from stream_server.frames import Pixels
 from stream_server.ports import FaceClassifier
@@ -39,11 +40,16 @@ def reference(weights: Weights) -> Reference:
     return probabilities
 
 
-@pytest.fixture(scope="module", params=["openvino", "torch on the CPU"])
+TORCH_DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+@pytest.fixture(scope="module", params=["openvino", "replicas", *TORCH_DEVICES])
 def classifier(request: pytest.FixtureRequest, weights: Weights) -> FaceClassifier:
     if request.param == "openvino":
         return OpenVinoClassifier(weights)
-    return TorchClassifier(weights, device="cpu")
+    if request.param == "replicas":
+        return Replicas([TorchClassifier(weights, device="cpu") for _ in range(2)])
+    return TorchClassifier(weights, device=request.param)
 
 
 def _noise(count: int, size: int) -> Pixels:
