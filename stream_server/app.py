@@ -215,7 +215,8 @@ async def open_service(settings: Settings, closing: asyncio.Event) -> AsyncItera
                 publishing,
                 stream_options(settings),
                 configured=[
-                    SourceSpec(name, source.url) for name, source in settings.sources.items()
+                    SourceSpec(name, source.url, source.privacy)
+                    for name, source in settings.sources.items()
                 ],
                 store=settings.state_dir / "streams.json",
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from stream_server.analyse import Analyser
 from stream_server.errors import Overloaded
@@ -18,10 +18,12 @@ from stream_server.frames import (
     Frame,
     Picture,
     Pixels,
+    Privacy,
     Verdict,
 )
 from stream_server.telemetry.metrics import Metrics, StreamMetrics
 from stream_server.track.cadence import Effort, classification_due, detection_due
+from stream_server.track.conceal import Concealment
 from stream_server.track.evidence import Evidence, quality
 from stream_server.track.motion import Motion
 from stream_server.track.tracker import Track, Tracker
@@ -36,6 +38,9 @@ EFFORTS: Mapping[Step, Effort] = {
 SMALLER_INPUT = 0.75
 FIRST_VERDICT_SECONDS = 0.5
 """A face appears with its first verdict, or without one when none comes for so long."""
+CONCEALING_DETECT = 0.4
+"""Where faces are hidden, detections come so much sooner, whatever the load: none is more than
+0.1 s old, so that pictures held back for `conceal.HELD_SECONDS` have had two."""
 LEAST_WAIT_SHARE = 0.5
 """Crops may wait for this share of the budget even when it is used up already: where detection
 alone is over budget, nobody would ever get a verdict otherwise."""
@@ -70,10 +75,12 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What one frame showed: the faces to draw, and what happened for the first time."""
+    """What one frame showed: the faces to draw, what happened for the first time, and, by track,
+    the places to hide."""
 
     faces: tuple[Face, ...]
     events: tuple[FaceEvent, ...]
+    hidden: Mapping[int, FaceBox] = field(default_factory=dict)
 
 
 class Follower:
@@ -87,6 +94,7 @@ class Follower:
         stream: StreamMetrics,
         *,
         latency_budget: float = 0.15,
+        privacy: Privacy = "none",
     ) -> None:
         """`latency_budget`: seconds from a frame's arrival to its verdicts."""
         self._name = name
@@ -95,6 +103,7 @@ class Follower:
         self._stream = stream
         self._latency_budget = latency_budget
         self._tracker = Tracker()
+        self._concealment = Concealment() if privacy == "blur" else None
         self._motion = Motion()
         self._people: dict[int, Person] = {}
         self._detected = float("-inf")
@@ -107,12 +116,15 @@ class Follower:
         try:
             loop = asyncio.get_running_loop()
             analyser, effort = self._analyser, EFFORTS[step]
+            if self._concealment is not None:
+                effort = replace(effort, detect=CONCEALING_DETECT)
             tracks, crops = await loop.run_in_executor(
                 analyser.workers, self._see, frame, step, effort
             )
             await self._judge(tracks, crops, frame.captured)
+            hidden = self._hidden(frame.captured)
             events = self._events(frame.captured, frame.wall)
-            return Sight(self._faces(frame), tuple(events))
+            return Sight(self._faces(frame), tuple(events), hidden)
         finally:
             self._looking = False
 
@@ -131,7 +143,8 @@ class Follower:
         tracks = self._tracker.tracks
         since = now - self._detected
         if detection_due(tracks, since, self._motion.change, lost, effort):
-            scale = SMALLER_INPUT if step >= Step.SMALLER_INPUT else 1.0
+            smaller = step >= Step.SMALLER_INPUT and self._concealment is None
+            scale = SMALLER_INPUT if smaller else 1.0
             self._tracker.update(self._analyser.detect(picture, scale), now)
             self._detected = now
             self._stream.detected()
@@ -148,7 +161,10 @@ class Follower:
         size = picture.width, picture.height
         if self._size not in (None, size):
             assert self._size is not None
-            self._tracker.rescale(size[0] / self._size[0], size[1] / self._size[1])
+            factors = size[0] / self._size[0], size[1] / self._size[1]
+            self._tracker.rescale(*factors)
+            if self._concealment is not None:
+                self._concealment.rescale(*factors)
             self._detected = float("-inf")
         self._size = size
         self._motion.see(picture)
@@ -246,6 +262,11 @@ class Follower:
             now - person.appeared,
             person.counted(now),
         )
+
+    def _hidden(self, now: float) -> Mapping[int, FaceBox]:
+        if self._concealment is None:
+            return {}
+        return self._concealment.regions(self._tracker.tracks, now)
 
     def _faces(self, frame: Frame) -> tuple[Face, ...]:
         now, picture = frame.captured, frame.picture

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -13,6 +15,8 @@ import numpy.typing as npt
 from stream_server.errors import InvalidStreamName
 
 Pixels = npt.NDArray[np.uint8]
+Privacy = Literal["none", "blur"]
+"""What viewers see of a stream's faces: all, or a mosaic in their place."""
 
 STREAM_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -222,7 +226,11 @@ class FaceEvent:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Analysis:
-    """A frame with its faces, ready to be drawn and told."""
+    """A frame with its faces, ready to be drawn and told.
+
+    `hidden` are the places by track that no picture of it may show.
+    """
 
     frame: Frame
     faces: tuple[Face, ...]
+    hidden: Mapping[int, FaceBox] = field(default_factory=dict)

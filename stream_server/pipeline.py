@@ -18,9 +18,10 @@ from stream_server.flow.latest import Broadcast, LatestSlot
 from stream_server.flow.shedding import Shedding, Step
 from stream_server.flow.thinning import Thinning
 from stream_server.follow import Follower
-from stream_server.frames import Analysis, FaceEvent, Frame, Picture
+from stream_server.frames import Analysis, FaceEvent, Frame, Picture, Privacy
 from stream_server.publish.publisher import Encoded, Publisher
 from stream_server.telemetry.metrics import Metrics, StreamMetrics
+from stream_server.track.conceal import HoldBack
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +39,7 @@ class Pipeline:
         results: Broadcast[Analysis],
         events: Broadcast[FaceEvent],
         *,
+        privacy: Privacy,
         latency_budget: float,
         unwatched_fps: float,
         metrics: Metrics,
@@ -48,6 +50,7 @@ class Pipeline:
         self._publisher = publisher
         self._results = results
         self._events = events
+        self._hold_back = HoldBack() if privacy == "blur" else None
         self._shedding = Shedding(latency_budget)
         self._thinning = Thinning()
         self._unwatched_fps = unwatched_fps
@@ -55,6 +58,7 @@ class Pipeline:
         self._stream = stream_metrics
         self._workers = workers
         self.latest: Analysis | None = None
+        self._shown: Analysis | None = None  # the newest that viewers may see
         self.notice: str | None = None  # what viewers are told when the picture is not live
 
     async def run(self, frames: LatestSlot[Frame]) -> None:
@@ -77,11 +81,15 @@ class Pipeline:
                 continue
             self._metrics.stage_seconds("wait", time.monotonic() - frame.captured)
             sight = await self._follower.look(frame, self._shedding.step)
-            analysis = self.latest = Analysis(frame, sight.faces)
+            analysis = self.latest = Analysis(frame, sight.faces, sight.hidden)
             self._account(analysis)
             self._tell(sight.events)
             self._results.publish(analysis)
-            if self._publisher.drawn_for and analysed.put(analysis) is not None:
+            due = analysis if self._hold_back is None else self._hold_back.pass_on(analysis)
+            if due is None:
+                continue
+            self._shown = due
+            if self._publisher.drawn_for and analysed.put(due) is not None:
                 self._stream.dropped("publish", "superseded")
 
     def _skipped(self, frame: Frame) -> str | None:
@@ -132,21 +140,21 @@ class Pipeline:
 
     async def publish_standstill(self) -> None:
         """Show the viewers of a silent source its last picture with the notice on it."""
-        latest = self.latest
-        if latest is None or not self._publisher.drawn_for:
+        shown = self._shown
+        if shown is None or not self._publisher.drawn_for:
             return
 
         def encode() -> Encoded:
-            return self._publisher.encode(self._drawn(latest), time.monotonic())
+            return self._publisher.encode(self._drawn(shown), time.monotonic())
 
         loop = asyncio.get_running_loop()
         self._publisher.deliver(await loop.run_in_executor(self._workers, encode))
 
     def annotated(self) -> Picture | None:
-        """The last analysed picture as viewers see it; blocking. None before the first."""
-        return None if self.latest is None else self._drawn(self.latest)
+        """The last picture as viewers see it; blocking. None before the first."""
+        return None if self._shown is None else self._drawn(self._shown)
 
     def _drawn(self, analysis: Analysis) -> Picture:
         notice = self.notice
-        picture = draw(analysis.frame.picture, analysis.faces)
+        picture = draw(analysis.frame.picture, analysis.faces, analysis.hidden.values())
         return picture if notice is None else banner(picture, notice)

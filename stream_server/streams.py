@@ -6,14 +6,14 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast, get_args
 
 import structlog
 
@@ -38,6 +38,7 @@ from stream_server.frames import (
     Frame,
     Picture,
     Pixels,
+    Privacy,
     check_stream_name,
 )
 from stream_server.pipeline import Pipeline
@@ -59,6 +60,9 @@ WATCH_INTERVAL = 0.25
 STANDSTILL_INTERVAL = 1.0
 # A picture counts as the same when this thinned-out luma is equal: 1 in 64 pixels.
 STANDSTILL_STEP = 8
+WITHHELD = (
+    "the faces of this stream are hidden (privacy: blur), and the camera's own video shows them"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class SourceSpec:
 
     name: str
     url: str = field(repr=False)
+    privacy: Privacy = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,7 @@ class StreamStatus:
     name: str
     kind: Kind
     source: str
+    privacy: Privacy
     state: State
     detail: str | None
     stale: bool
@@ -174,6 +180,7 @@ class Stream:
             options=options.encode,
             jpeg_quality=options.jpeg_quality,
             max_viewers=options.max_viewers,
+            withheld=WITHHELD if spec.privacy == "blur" else None,
         )
         self._latency_budget = factory.latency_budget(spec.name)
         self._pipeline = Pipeline(
@@ -183,10 +190,12 @@ class Stream:
                 metrics,
                 self._metrics,
                 latency_budget=self._latency_budget,
+                privacy=spec.privacy,
             ),
             self.publisher,
             self.results,
             self.events,
+            privacy=spec.privacy,
             latency_budget=self._latency_budget,
             unwatched_fps=options.unwatched_fps,
             metrics=metrics,
@@ -400,6 +409,7 @@ class Stream:
             name=self.name,
             kind=self.kind,
             source=self.url,
+            privacy=self._spec.privacy,
             state=self._state,
             detail=self._detail,
             stale=self._pipeline.notice is not None,
@@ -416,7 +426,7 @@ class Stream:
             source_view_refusal=self.publisher.source.refusal,
             reconnects=metrics.reconnects,
             restarts=metrics.restarts,
-            last_frame_age_seconds=None if self._picture_at is None else now - self._picture_at,
+            last_frame_age_seconds=self._picture_age(now),
             capture_to_result_p50_ms=None if p50 is None else p50 * 1e3,
             capture_to_result_p95_ms=None if p95 is None else p95 * 1e3,
             capture_to_result_p99_ms=None if p99 is None else p99 * 1e3,
@@ -426,6 +436,11 @@ class Stream:
             faces=latest.faces if latest else (),
             created_at=self._created_at,
         )
+
+    def _picture_age(self, now: float) -> float | None:
+        at = self._picture_at
+        # The source's thread may have put a picture here since `now`.
+        return None if at is None else max(0.0, now - at)
 
     async def snapshot(self) -> bytes | None:
         """The last picture with its boxes as JPEG; None while there is none."""
@@ -603,11 +618,18 @@ def load_specs(store: Path | None) -> list[SourceSpec]:
         return []
     try:
         entries = json.loads(store.read_text())
-        return [SourceSpec(str(entry["name"]), str(entry["url"])) for entry in entries]
+        return [_remembered(entry) for entry in entries]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise SettingsError(
             f"the file of remembered streams {store} cannot be read ({error}): mend or remove it"
         ) from error
+
+
+def _remembered(entry: Mapping[str, object]) -> SourceSpec:
+    privacy = entry.get("privacy", "none")
+    if privacy not in get_args(Privacy):
+        raise ValueError(f"privacy is {privacy!r}")
+    return SourceSpec(str(entry["name"]), str(entry["url"]), cast("Privacy", privacy))
 
 
 def save_specs(store: Path | None, specs: Iterable[SourceSpec]) -> None:
@@ -618,5 +640,5 @@ def save_specs(store: Path | None, specs: Iterable[SourceSpec]) -> None:
     draft = store.with_suffix(".new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        json.dump([{"name": spec.name, "url": spec.url} for spec in specs], file, indent=1)
+        json.dump([asdict(spec) for spec in specs], file, indent=1)
     draft.replace(store)

@@ -6,7 +6,7 @@ Nothing is converted but the small labels, and those once: they are kept as I420
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,7 +21,8 @@ from stream_server.annotate.layout import (
     line_width,
     place_labels,
 )
-from stream_server.frames import Face, Picture, Pixels, Verdict
+from stream_server.annotate.mosaic import hide
+from stream_server.frames import Face, FaceBox, Picture, Pixels, Verdict
 
 Planes = tuple[Pixels, Pixels, Pixels]
 
@@ -68,9 +69,14 @@ def caption(face: Face) -> str:
     return words if face.track is None else f"#{face.track} {words}"
 
 
-def draw(picture: Picture, faces: Sequence[Face]) -> Picture:
-    """A copy of `picture` with a box and a label for each face that lies in it."""
+def draw(picture: Picture, faces: Sequence[Face], hidden: Iterable[FaceBox] = ()) -> Picture:
+    """A copy of `picture` with a box and a label for each face that lies in it.
+
+    The places in `hidden` are made unrecognisable first.
+    """
     drawn = picture.copy()
+    for face_box in hidden:
+        hide(drawn, face_box)
     width, height = picture.width, picture.height
     boxes: list[Rect] = []
     tiles: list[Tile] = []

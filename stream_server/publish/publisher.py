@@ -44,7 +44,9 @@ class Publisher:
         options: EncodeOptions,
         jpeg_quality: int,
         max_viewers: int,
+        withheld: str | None = None,
     ) -> None:
+        """`withheld`: why nobody may see the camera's own pictures, and how to change that."""
         self._metrics = metrics
         self._jpeg_quality = jpeg_quality
         self._max_viewers = max_viewers
@@ -53,7 +55,9 @@ class Publisher:
             for codec in ("h264", "vp8")
             for size in SIZES
         }
-        self.source = SourceRendition(lambda count: metrics.dropped("viewer", "slow", count))
+        self.source = SourceRendition(
+            lambda count: metrics.dropped("viewer", "slow", count), withheld
+        )
         self._jpegs: Broadcast[bytes] = Broadcast()
         self._encoding = threading.Lock()
         self._closed = False

@@ -214,8 +214,10 @@ class SourceRendition(Rendition):
     old pictures would leave their player late for good. Key frames cannot be asked for.
     """
 
-    def __init__(self, on_drop: Callable[[int], None]) -> None:
+    def __init__(self, on_drop: Callable[[int], None], withheld: str | None = None) -> None:
+        """`withheld`: why nobody may ever see it; nothing is taken in then."""
         super().__init__("source")
+        self._withheld = withheld
         self._loop = asyncio.get_running_loop()
         self._on_drop = on_drop
         self._lock = threading.Lock()
@@ -229,6 +231,8 @@ class SourceRendition(Rendition):
     @property
     def refusal(self) -> str | None:
         """Why nobody can watch it; None if one can."""
+        if self._withheld is not None:
+            return self._withheld
         seconds = self._newest - self._newest_keyframe
         if self._refusal is None and seconds > KEYFRAME_PATIENCE:
             return (
@@ -257,6 +261,8 @@ class SourceRendition(Rendition):
 
     def offer(self, packet: CameraPacket) -> None:
         """`PacketSink`; callable from any thread, and cheap while nobody watches."""
+        if self._withheld is not None:
+            return
         self._newest = packet.captured
         if packet.keyframe:
             self._newest_keyframe = packet.captured

@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from stream_server.errors import InvalidStreamName
-from stream_server.frames import check_stream_name
+from stream_server.frames import Privacy, check_stream_name
 
 Seconds = Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]
 Scheme = Literal["rtsp", "rtsps", "file", "demo"]
@@ -149,6 +149,10 @@ class Source(Section):
     )
     hwaccel: Literal["none", "auto"] = Field(
         default="none", description="auto decodes on a GPU where FFmpeg can, else on the CPU"
+    )
+    privacy: Privacy = Field(
+        default="none",
+        description="blur: no picture that leaves the service shows a face that was found",
     )
     latency_budget_ms: Budget | None = Field(
         default=None, description="of this stream alone; analysis.latency_budget_ms if null"

@@ -12,7 +12,14 @@ from pydantic_core import PydanticCustomError
 
 from models import LABELS
 from stream_server.errors import InvalidStreamName
-from stream_server.frames import STREAM_NAME, Analysis, Face, FaceEvent, check_stream_name
+from stream_server.frames import (
+    STREAM_NAME,
+    Analysis,
+    Face,
+    FaceEvent,
+    Privacy,
+    check_stream_name,
+)
 from stream_server.streams import StreamStatus
 from stream_server.web.problems import shown
 
@@ -84,6 +91,9 @@ class StreamIn(In):
         "webrtc: to keep a name for a publisher. /api/info lists the schemes that are taken.",
         examples=["rtsp://camera.example:554/stream1"],
         json_schema_extra={"format": "source-url"},
+    )
+    privacy: Privacy = Field(
+        "none", description="blur: no picture that leaves the service shows a face that was found."
     )
 
 
@@ -214,6 +224,7 @@ class StreamStatusOut(BaseModel):
     name: str
     kind: Literal["webrtc", "rtsp", "file", "demo"]
     source: str = Field(description="The URL, without its user name and password.")
+    privacy: Privacy = Field(description="What viewers see of faces: all, or a mosaic.")
     state: Literal["connecting", "live", "stale", "retrying", "ended", "waiting"]
     detail: str | None = Field(description="Why it is not live.")
     stale: bool = Field(description="The picture stands still, whatever the state.")
@@ -249,6 +260,7 @@ class StreamStatusOut(BaseModel):
             name=status.name,
             kind=status.kind,
             source=status.source,
+            privacy=status.privacy,
             state=status.state,
             detail=status.detail,
             stale=status.stale,

@@ -55,7 +55,7 @@ def router(services: Services, sources: SourcePolicy) -> APIRouter:
     )
     async def add_stream(wanted: StreamIn, request: Request, response: Response) -> StreamStatusOut:
         url = sources.check(wanted.url)
-        stream = await hub.add(SourceSpec(wanted.name, url))
+        stream = await hub.add(SourceSpec(wanted.name, url, wanted.privacy))
         response.headers["Location"] = f"{request.scope['root_path']}/api/streams/{stream.name}"
         return StreamStatusOut.from_status(stream.status())
 

@@ -13,7 +13,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from stream_server.errors import Overloaded
 from stream_server.flow.shedding import Step
 from stream_server.follow import Follower, Sight
-from stream_server.frames import FaceBox, FaceEvent, FaceEventKind, Frame, Picture, Pixels, Verdict
+from stream_server.frames import (
+    FaceBox,
+    FaceEvent,
+    FaceEventKind,
+    Frame,
+    Picture,
+    Pixels,
+    Privacy,
+    Verdict,
+)
 from stream_server.telemetry.metrics import Metrics
 from stream_server.track.tracker import KEPT_SECONDS
 from tests.fakes.camera import FakeAnalyser
@@ -50,13 +59,14 @@ class CountingAnalyser(FakeAnalyser):
 class Watch:
     """A follower and its frames: `look(seconds later)`."""
 
-    def __init__(self) -> None:
+    def __init__(self, privacy: Privacy = "none") -> None:
         self.analyser = CountingAnalyser()
         self.analyser.boxes = [SLOTS[0]]
         self.analyser.probabilities = BARE
         self.analyser.workers = self._pool = ThreadPoolExecutor(1)
         metrics = Metrics()
-        self.follower = Follower("gate", self.analyser, metrics, metrics.stream("gate"))  # type: ignore[arg-type]
+        stream = metrics.stream("gate")
+        self.follower = Follower("gate", self.analyser, metrics, stream, privacy=privacy)  # type: ignore[arg-type]
         self.now, self.number, self.picture = 100.0, 0, still()
         self.events: list[FaceEvent] = []
         self._runner = asyncio.Runner()
@@ -90,6 +100,43 @@ def watch() -> Iterator[Watch]:
     watching = Watch()
     yield watching
     watching.close()
+
+
+@pytest.fixture
+def private() -> Iterator[Watch]:
+    watching = Watch("blur")
+    yield watching
+    watching.close()
+
+
+def test_hidden_faces_are_looked_for_sooner_and_never_in_a_smaller_picture(
+    watch: Watch, private: Watch
+) -> None:
+    for watching in (watch, private):
+        watching.looks(1, 1 / 30)
+        watching.analyser.scales.clear()
+        watching.looks(3, 1 / 30, Step.FEWER_FRAMES)
+    assert len(private.analyser.scales) >= 3 * 10
+    assert set(private.analyser.scales) == {1.0}
+    assert set(watch.analyser.scales) == {0.75}
+
+
+def test_hidden_is_what_may_be_a_face_long_after_it_is_not_drawn_any_more(private: Watch) -> None:
+    private.analyser.boxes = [FaceBox(10, 20, 50, 60, 0.42)]
+    doubtful = private.look()
+    assert (doubtful.faces, len(doubtful.hidden)) == ((), 1)
+    private.analyser.boxes = [SLOTS[0]]
+    private.looks(1)
+    private.analyser.boxes = []
+    lost = private.looks(1.5)
+    assert (lost.faces, len(lost.hidden)) == ((), 1)
+    assert not private.looks(2).hidden
+
+
+def test_nothing_is_hidden_unless_asked_for(watch: Watch) -> None:
+    sight = watch.looks(1)
+    assert sight.faces
+    assert not sight.hidden
 
 
 def test_a_face_appears_once_with_its_verdict_and_leaves_once(watch: Watch) -> None:

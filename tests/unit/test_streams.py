@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -24,9 +25,10 @@ from stream_server.errors import (
     StreamExists,
     StreamNotFound,
     TooManyStreams,
+    ViewUnavailable,
 )
 from stream_server.flow.shedding import Step
-from stream_server.frames import FaceEventKind, Picture, Verdict
+from stream_server.frames import CameraPacket, FaceBox, FaceEventKind, Picture, Privacy, Verdict
 from stream_server.ports import PacketSink, PictureSink
 from stream_server.streams import (
     SourceFactory,
@@ -149,6 +151,70 @@ async def test_a_live_stream_tells_of_faces_and_hides_the_password(house: House)
         assert 'maskstream_stream_up{stream="cam"} 1.0' in house.text()
         assert 'maskstream_faces_total{stream="cam",verdict="with_mask"}' in house.text()
         assert (await stream.snapshot() or b"")[:2] == b"\xff\xd8"
+
+
+class Visit:
+    """A grey scene into which a face of noise comes and stays."""
+
+    place = FaceBox(100, 80, 180, 180, 0.9)
+
+    async def run(self, sink: PictureSink) -> None:
+        noise = np.random.default_rng(5).integers(40, 220, (100, 80), np.uint8)
+        for number in range(2000):
+            shown = Picture(np.full((360, 320), 128, np.uint8))
+            shown.y[0, 0] = number % 200
+            if number >= 25:
+                shown.y[80:180, 100:180] = noise
+            sink(shown, captured=time.monotonic())
+            await asyncio.sleep(0.02)
+
+
+class SlowToFind(FakeAnalyser):
+    """Finds the face of a Visit only when it has looked at it for the third time."""
+
+    seen = 0
+
+    def detect(self, picture: Picture, scale: float = 1.0) -> list[FaceBox]:
+        self.seen += int(picture.y[100, 100] != 128)
+        return [Visit.place] if self.seen > 2 else []
+
+
+def contrast(jpeg: bytes | None) -> float:
+    """Between neighbours in the face, inside of the box's lines: little in a mosaic."""
+    assert jpeg is not None
+    grey = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
+    return float(np.abs(np.diff(grey[100:160, 115:165].astype(int))).mean())
+
+
+@pytest.mark.parametrize(("privacy", "bare"), [("none", True), ("blur", False)])
+async def test_a_face_that_is_found_late_is_in_no_picture_that_leaves(
+    house: House, privacy: Privacy, bare: bool
+) -> None:
+    house.analyser = SlowToFind()
+    house.scripts["ward"] = [Visit()]  # type: ignore[list-item]
+    contrasts: list[float] = []
+    async with house.open() as hub:
+        stream = await hub.add(SourceSpec("ward", "rtsp://host/1", privacy))
+        assert stream.status().privacy == privacy
+        with stream.jpegs() as pictures:
+            async for jpeg in pictures:
+                contrasts += [contrast(jpeg), contrast(await stream.snapshot())]
+                came = [value for value in contrasts if value > 0.3]
+                if len(came) > 30:
+                    break
+    assert (max(contrasts) > 25) is bare, max(contrasts)
+    assert contrasts[0] < 0.3, "it was there from the start"
+
+
+async def test_the_cameras_own_video_of_a_private_stream_is_withheld_for_good(house: House) -> None:
+    house.scripts["ward"] = [Script(*FOREVER)]
+    async with house.open() as hub:
+        stream = await hub.add(SourceSpec("ward", "rtsp://host/1", "blur"))
+        source = stream.publisher.source
+        source.offer(CameraPacket(b"\0\0\1\x65", True, time.monotonic(), 0))
+        assert "privacy: blur" in (stream.status().source_view_refusal or "")
+        with pytest.raises(ViewUnavailable, match="view=annotated"):
+            stream.publisher.watch_source()
 
 
 async def test_a_lost_camera_is_tried_again_without_end_and_comes_back(house: House) -> None:
@@ -339,9 +405,24 @@ async def test_streams_are_remembered_privately_and_configured_ones_win(tmp_path
     assert json.loads(house.store.read_text()) == []
 
 
-async def test_a_broken_store_is_named(house: House) -> None:
+async def test_privacy_outlives_a_restart(house: House) -> None:
+    house.scripts["cam"] = [Script(*FOREVER)]
+    async with house.open() as hub:
+        await hub.add(replace(CAM, privacy="blur"))
+    async with house.open() as hub:
+        assert hub.get("cam").status().privacy == "blur"
+    house.store.write_text(json.dumps([{"name": "cam", "url": CAM.url}]))  # of an older version
+    async with house.open() as hub:
+        assert hub.get("cam").status().privacy == "none"
+
+
+WRONG_PRIVACY = '[{"name": "cam", "url": "demo:", "privacy": "Blur"}]'
+
+
+@pytest.mark.parametrize("text", ["{not json", WRONG_PRIVACY])
+async def test_a_broken_store_is_named(house: House, text: str) -> None:
     house.store.parent.mkdir()
-    house.store.write_text("{not json")
+    house.store.write_text(text)
     with pytest.raises(SettingsError, match=r"streams\.json"):
         async with house.open():
             pass

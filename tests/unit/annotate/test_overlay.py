@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stream_server.annotate import banner, caption, draw
 from stream_server.annotate.overlay import INKS, _tile
-from stream_server.frames import Face, FaceBox, Picture, Verdict
+from stream_server.frames import Face, FaceBox, Picture, Pixels, Verdict
 
 
 def grey(width: int, height: int, value: int = 130) -> Picture:
@@ -40,6 +40,46 @@ def test_box_has_the_colour_of_its_verdict(verdict: Verdict, size: tuple[int, in
     assert np.array_equal(drawn.y[middle], picture.y[middle]), "the face itself stays visible"
     far = np.s_[height * 3 // 4 :]
     assert np.array_equal(drawn.y[far], picture.y[far])
+
+
+def test_a_hidden_face_is_a_mosaic_of_few_cells_and_keeps_its_box_and_label() -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (480, 640, 3), np.uint8)
+    picture, seen = Picture.from_bgr(noise), face(200, 150, 300, 270, Verdict.WITHOUT_MASK)
+    drawn = draw(picture, [seen], [seen.box])
+    inner = drawn.y[160:260, 210:290]
+    assert len(np.unique(inner)) <= 8 * 8, "no more than the cells' colours are left"
+    for plane, whole in ((drawn.u, picture.u), (drawn.v, picture.v)):
+        assert len(np.unique(plane[80:130, 105:145])) <= 8 * 8 < len(np.unique(whole[80:130]))
+    around = hidden_part(picture, drawn)
+    assert around.shape[0] >= 120 * 1.5
+    assert around.shape[1] >= 100 * 1.5
+    assert drawn.y[210, 200] == INKS[Verdict.WITHOUT_MASK].y, "the box is still there"
+    assert np.array_equal(drawn.y[400:], picture.y[400:])
+
+
+def hidden_part(picture: Picture, drawn: Picture) -> Pixels:
+    rows, columns = np.nonzero(drawn.y != picture.y)
+    return drawn.y[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.integers(1, 60).map(lambda half: 2 * half),
+    st.integers(1, 60).map(lambda half: 2 * half),
+    st.tuples(*[st.floats(-200, 300)] * 4),
+)
+def test_nothing_of_a_hidden_box_stays_as_it_was(
+    width: int, height: int, corners: tuple[float, float, float, float]
+) -> None:
+    """Any size and place, the picture's edges among them: at most 9 x 9 values are left."""
+    noise = np.random.default_rng(2).integers(0, 256, (height, width, 3), np.uint8)
+    picture = Picture.from_bgr(noise)
+    drawn = draw(picture, [], [FaceBox(*corners, 0.5)])
+    x0, y0, x1, y1 = (int(max(corner, 0)) for corner in corners)
+    inside = drawn.y[y0 : max(y1, 0), x0 : max(x1, 0)]
+    assert len(np.unique(inside)) <= 9 * 9
+    if inside.size > 200:
+        assert (inside != picture.y[y0:y1, x0:x1]).mean() > 0.8
 
 
 def test_original_stays_as_it_was() -> None:

@@ -71,6 +71,17 @@ async def test_live_status(house: House, client: httpx.AsyncClient) -> None:
     assert face["track"] == 1
 
 
+async def test_privacy_is_asked_for_when_a_stream_is_added(client: httpx.AsyncClient) -> None:
+    added = await client.post("/api/streams", json=CAMERA | {"privacy": "blur"})
+    assert added.json()["privacy"] == "blur"
+    view = added.json()["source_view"]
+    assert not view["available"]
+    assert "privacy: blur" in view["reason"]
+    wrong = await client.post("/api/streams", json={**CAMERA, "name": "b", "privacy": "blurr"})
+    assert wrong.status_code == 422
+    assert "privacy" in wrong.json()["detail"]
+
+
 async def test_limit_of_streams(client: httpx.AsyncClient) -> None:
     for number in range(4):
         body = {"name": f"s{number}", "url": "demo:"}

@@ -143,6 +143,16 @@ async def test_a_wish_that_cannot_be_met_is_refused_in_words(
     assert house.hub.get("lobby").publisher.viewers == 0
 
 
+async def test_the_cameras_own_video_of_a_private_stream_is_refused(house: House) -> None:
+    stream = await house.hub.add(SourceSpec("ward", "demo:own", "blur"), persist=False)
+    await until(lambda: stream.status().state == "live")
+    answer = await post(house, "?view=source", await offer(), name="ward")
+    assert answer.status_code == 409
+    assert "privacy: blur" in answer.json()["detail"]
+    async with watching(house, name="ward") as viewer:
+        assert await viewer.width() == WIDTH
+
+
 async def test_a_viewer_gets_the_size_it_asks_for(house: House) -> None:
     async with watching(house, "?rendition=half") as viewer:
         assert await viewer.width() == WIDTH // 2

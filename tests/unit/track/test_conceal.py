@@ -1,0 +1,88 @@
+"""Faces that nobody may see: where they were lost, and before they were found."""
+
+import numpy as np
+import pytest
+
+from stream_server.frames import Analysis, FaceBox, Frame, Picture
+from stream_server.track.conceal import HELD_SECONDS, LOST_SECONDS, Concealment, HoldBack
+from stream_server.track.tracker import Track
+
+BOX = FaceBox(10, 10, 50, 60, 0.45)
+
+
+def track(number: int, box: FaceBox = BOX, *, missed: bool = False) -> Track:
+    return Track(number, box, born=0.0, detected=0.0, at=0.0, missed=missed)
+
+
+def moved(dx: float) -> FaceBox:
+    return FaceBox(BOX.x0 + dx, BOX.y0, BOX.x1 + dx, BOX.y1, BOX.score)
+
+
+def analysis(captured: float, hidden: dict[int, FaceBox], width: int = 64) -> Analysis:
+    picture = Picture(np.full((width * 3 // 2, width), 100, np.uint8))
+    return Analysis(Frame("ward", 1, captured, captured, None, picture), (), hidden)
+
+
+def test_a_box_too_doubtful_to_be_shown_is_hidden() -> None:
+    doubtful = track(1)
+    assert not doubtful.shown(0.0)
+    assert Concealment().regions([doubtful], 0.0) == {1: BOX}
+
+
+def test_a_lost_face_is_hidden_where_it_was_and_where_it_may_have_gone() -> None:
+    concealment = Concealment()
+    concealment.regions([track(1)], 1.0)
+    gone_on = concealment.regions([track(1, moved(80), missed=True)], 1.5)[1]
+    assert (gone_on.x0, gone_on.x1) == (BOX.x0, BOX.x1 + 80)
+
+
+def test_a_place_stays_hidden_for_a_second_after_its_track_is_given_up() -> None:
+    concealment = Concealment()
+    concealment.regions([track(1)], 1.0)
+    assert concealment.regions([], 1.0 + LOST_SECONDS - 0.01) == {1: BOX}
+    assert concealment.regions([], 1.0 + LOST_SECONDS + 0.01) == {}
+
+
+def test_places_follow_the_pictures_size() -> None:
+    concealment = Concealment()
+    concealment.regions([track(1)], 1.0)
+    concealment.rescale(2, 0.5)
+    box = concealment.regions([], 1.1)[1]
+    assert (box.x0, box.y0, box.x1, box.y1) == (20, 5, 100, 30)
+
+
+def test_a_face_is_hidden_in_the_pictures_before_it_was_found() -> None:
+    hold = HoldBack()
+    times = [number / 30 for number in range(30)]
+    found = 15
+    shown = [
+        due
+        for number, at in enumerate(times)
+        if (due := hold.pass_on(analysis(at, {7: BOX} if number >= found else {}))) is not None
+    ]
+    without = [due.frame.captured for due in shown if 7 not in due.hidden]
+    assert max(without) < times[found] - HELD_SECONDS + 1 / 30
+    assert shown[-1].frame.captured == pytest.approx(times[-1] - HELD_SECONDS, abs=1 / 30)
+
+
+def test_what_was_known_of_a_face_in_its_own_picture_is_kept() -> None:
+    hold = HoldBack()
+    hold.pass_on(analysis(0.0, {1: BOX}))
+    due = hold.pass_on(analysis(HELD_SECONDS, {1: moved(30), 2: moved(5)}))
+    assert due is not None
+    assert due.hidden == {1: BOX, 2: moved(5)}
+
+
+def test_places_found_in_a_picture_of_another_size_are_scaled() -> None:
+    hold = HoldBack()
+    hold.pass_on(analysis(0.0, {}, width=128))
+    due = hold.pass_on(analysis(HELD_SECONDS, {1: BOX}, width=64))
+    assert due is not None
+    assert (due.hidden[1].x0, due.hidden[1].x1) == (20, 100)
+
+
+def test_pictures_do_not_gather() -> None:
+    hold = HoldBack()
+    for number in range(500):
+        hold.pass_on(analysis(number * 1e-4, {}))
+    assert len(hold._held) <= 30
