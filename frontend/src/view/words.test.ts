@@ -31,7 +31,7 @@ test("verdicts are counted and told in words", () => {
     incorrect: 0,
     uncertain: 0,
   });
-  expect(facesSentence(faces)).toBe("3 faces: 2 with mask, 1 no mask");
+  expect(facesSentence(faces)).toBe("3 faces: 2 mask, 1 no mask");
   expect(facesSentence([])).toBe("No face in the picture");
 });
 

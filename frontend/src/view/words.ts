@@ -1,10 +1,11 @@
 import type { FaceOut, Label, StreamStatus } from "../api/types";
 import { LABELS } from "../api/types";
 
+/** The words that the server draws too: `WORDS` in annotate/overlay.py. */
 export const VERDICT_WORDS: Record<Label, string> = {
-  with_mask: "With mask",
+  with_mask: "Mask",
   without_mask: "No mask",
-  incorrect: "Worn incorrectly",
+  incorrect: "Worn wrong",
   uncertain: "Uncertain",
 };
 
@@ -19,7 +20,7 @@ export function countVerdicts(faces: readonly FaceOut[]): Record<Label, number> 
   return counts;
 }
 
-/** "3 faces: 2 with mask, 1 no mask", for people who hear the page. */
+/** "3 faces: 2 mask, 1 no mask", for people who hear the page. */
 export function facesSentence(faces: readonly FaceOut[]): string {
   if (faces.length === 0) return "No face in the picture";
   const counts = countVerdicts(faces);
@@ -52,14 +53,8 @@ export function droppedTotal(dropped: Record<string, number>): number {
 
 /** What is written on a box, as the server writes it: "#7 No mask 97 %". */
 export function caption({ label, confidence, track }: FaceOut): string {
-  const words = {
-    with_mask: "Mask",
-    without_mask: "No mask",
-    incorrect: "Worn wrong",
-    uncertain: "Uncertain",
-  }[label];
   const share = label === "uncertain" ? "" : ` ${Math.floor(confidence * 100)} %`;
-  return `${track === null ? "" : `#${track} `}${words}${share}`;
+  return `${track === null ? "" : `#${track} `}${VERDICT_WORDS[label]}${share}`;
 }
 
 /** A stream's state in a few plain words. */

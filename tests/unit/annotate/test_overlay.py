@@ -1,5 +1,6 @@
 """What is drawn: where, in which colour, on any picture, without touching the original."""
 
+import re
 import time
 
 import cv2
@@ -9,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_server.annotate import banner, caption, draw
-from stream_server.annotate.overlay import INKS, _tile
+from stream_server.annotate.overlay import INKS, WORDS, _tile
 from stream_server.frames import Face, FaceBox, Picture, Pixels, Verdict
+from tests.peers import ROOT
 
 
 def grey(width: int, height: int, value: int = 130) -> Picture:
@@ -80,6 +82,14 @@ def test_nothing_of_a_hidden_box_stays_as_it_was(
     assert len(np.unique(inside)) <= 9 * 9
     if inside.size > 200:
         assert (inside != picture.y[y0:y1, x0:x1]).mean() > 0.8
+
+
+@pytest.mark.parametrize("file", ["frontend/src/view/words.ts", "docs/guide.md"])
+def test_picture_page_and_guide_say_the_same_words(file: str) -> None:
+    text = (ROOT / file).read_text()
+    for verdict, words in WORDS.items():
+        row = rf'(  {verdict}: "|`{verdict}` \| ){words}("| \|)'
+        assert re.search(row, text), f"{file} has another word than {words!r} for {verdict}"
 
 
 def test_original_stays_as_it_was() -> None:
