@@ -35,6 +35,7 @@ from stream_server.detect.geometry import FRAMES_TOGETHER
 from stream_server.detect.select import GpuDetector, prefer_gpu
 from stream_server.detect.yunet import YuNetDetector
 from stream_server.errors import MaskstreamError, ModelError, SettingsError
+from stream_server.heap import share_arenas
 from stream_server.ingest import schemes
 from stream_server.ingest.decode import Decoding
 from stream_server.ports import FaceDetector, FrameSource, PacketSink
@@ -68,6 +69,7 @@ def serve(settings: Settings) -> NoReturn:
 
     Raises `SettingsError` at once if the address cannot be listened on.
     """
+    share_arenas()
     listener = listen(settings.server.host, settings.server.port)
     with listener:
         code = asyncio.run(run(settings, listener))
