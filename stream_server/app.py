@@ -211,7 +211,9 @@ async def open_service(settings: Settings, closing: asyncio.Event) -> AsyncItera
         publishing = stack.enter_context(workers("publish"))
         hub = await stack.enter_async_context(
             StreamHub(
-                SourceFactory(schemes.kind_of, source_builder(settings), latency_budget(settings)),
+                SourceFactory(
+                    schemes.kind_of, source_builder(settings, metrics), latency_budget(settings)
+                ),
                 inference.analyser,
                 metrics,
                 publishing,
@@ -370,7 +372,7 @@ def workers(name: str, at_least: int = 2) -> ThreadPoolExecutor:
 
 
 def source_builder(
-    settings: Settings,
+    settings: Settings, metrics: Metrics
 ) -> Callable[[str, str, DropCounter, PacketSink, Watched], FrameSource]:
     """Builds a source from its URL with the options of its name, else the defaults."""
 
@@ -387,7 +389,9 @@ def source_builder(
             longest_side=settings.limits.max_side,
             on_drop=on_drop,
             packets=packets,
-            decoding=Decoding(options.decode, watched, options.hwaccel),
+            decoding=Decoding(
+                options.decode, watched, options.hwaccel, metrics.stream(name).decoded_on
+            ),
         )
 
     return build

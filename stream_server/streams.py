@@ -46,7 +46,7 @@ from stream_server.ports import FrameSource, PacketSink
 from stream_server.publish.encode import EncodeOptions
 from stream_server.publish.publisher import JpegSubscription, Publisher, encode_jpeg
 from stream_server.telemetry.logging import redact
-from stream_server.telemetry.metrics import Metrics
+from stream_server.telemetry.metrics import Decoder, Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -120,6 +120,7 @@ class StreamStatus:
     frames_dropped: dict[str, int]
     viewers: int
     source_view_refusal: str | None
+    decoder: Decoder | None
     reconnects: int
     restarts: int
     last_frame_age_seconds: float | None
@@ -424,6 +425,7 @@ class Stream:
             frames_dropped=dict(metrics.drops),
             viewers=self.publisher.viewers,
             source_view_refusal=self.publisher.source.refusal,
+            decoder=metrics.decoder,
             reconnects=metrics.reconnects,
             restarts=metrics.restarts,
             last_frame_age_seconds=self._picture_age(now),

@@ -53,6 +53,10 @@ def ignore_drops(reason: str, count: int) -> None:
     """For callers that don't count."""
 
 
+def ignore_device(device: str, reason: str) -> None:
+    """For callers to whom it makes no difference where pictures are decoded."""
+
+
 def always_watched() -> bool:
     """For callers that want every picture."""
     return True
@@ -62,12 +66,15 @@ def always_watched() -> bool:
 class Decoding:
     """How a source is decoded: `unwatched` is the extent while `watched()` is false.
 
-    `hardware` "auto" uses the first device that FFmpeg can decode on, else the CPU.
+    `hardware` "auto" uses the first device that FFmpeg can decode on, else the CPU. `on_decoder` is
+    told, from the source's thread, on which device a video is decoded ("cpu" or FFmpeg's name for
+    it), and why there.
     """
 
     unwatched: Extent = "all"
     watched: Watched = always_watched
     hardware: Hardware = "none"
+    on_decoder: Callable[[str, str], None] = ignore_device
 
 
 EVERYTHING = Decoding()
@@ -83,6 +90,18 @@ def accelerator(wish: Hardware, source: str) -> HWAccel | None:
     kind, reason = _device()
     log.info("hardware_decoding", source=source, device=kind or "none: by the CPU", reason=reason)
     return HWAccel(kind, allow_software_fallback=True) if kind else None
+
+
+def device_of(context: CodecContext, wish: Hardware) -> tuple[str, str]:
+    """On which device an open decoder decodes, and why there; "cpu" where it is none."""
+    if wish == "none":
+        return "cpu", "hwaccel is none"
+    kind, reason = _device()
+    if kind is None:
+        return "cpu", f"hwaccel is auto, but no device works: {reason}"
+    if not context.is_hwaccel:
+        return "cpu", f"hwaccel is auto, but {kind} does not decode {context.name}"
+    return kind, "hwaccel is auto, and it works"
 
 
 @cache
@@ -236,6 +255,7 @@ class PacketDecoder:
     ) -> None:
         """`live`: time stamps are checked against the clock, else against the frame rate."""
         self._live = live
+        self._decoding = decoding
         self._economy = Economy(decoding.unwatched, decoding.watched)
         self._normalise = Normaliser(longest_side=longest_side)
         self._timeline = Timeline()
@@ -257,6 +277,7 @@ class PacketDecoder:
         self._context.copy_opaque = True
         self._skipping = False
         self.interval = _interval(stream)
+        self._decoding.on_decoder(*device_of(self._context, self._decoding.hardware))
 
     def feed(self, packet: Packet[VideoStream], *, arrived: float, lag: float) -> Iterator[Shot]:
         """The pictures that this packet completes, in order of showing.

@@ -6,6 +6,7 @@ import platform
 import time
 from collections import Counter as Tally
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import (
@@ -129,6 +130,12 @@ class Metrics:
         )
         self.up = gauge("stream_up", "1 while pictures arrive")
         self.stale = gauge("stream_stale", "1 while the picture has stood still for too long")
+        self.decoder = Gauge(
+            "maskstream_stream_decoder",
+            "1 for the device that decodes the stream: cpu, or FFmpeg's name for it",
+            ["stream", "device"],
+            registry=registry,
+        )
         self.reconnects = counter("stream_reconnects_total", "Tries to reach the source again")
         self.restarts = counter("stream_restarts_total", "Pipeline crashes that were restarted")
         self.viewers = gauge("stream_viewers", "Viewers of the stream")
@@ -155,7 +162,7 @@ class Metrics:
             self.encodes, self.keyframes, self.capture_to_result, self.capture_to_publish,
             self.people, self.in_sight, self.face_events, self.detections, self.budget_misses,
             self.shedding_step, self.shedding_changes, self.rendition_viewers,
-            self.capture_to_display,
+            self.capture_to_display, self.decoder,
         )  # fmt: skip
 
     def stream(self, name: str) -> StreamMetrics:
@@ -208,6 +215,14 @@ class Metrics:
         return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4
 
 
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """Where a stream's video is decoded: "cpu" or FFmpeg's name of a device; and why there."""
+
+    device: str
+    reason: str
+
+
 class StreamMetrics:
     """One stream's counters, and the sliding figures that its status shows to people."""
 
@@ -239,6 +254,7 @@ class StreamMetrics:
         self.detected_rate = RateMeter()
         self.published_rate = RateMeter()
         self.result_latency = LatencyWindow()
+        self.decoder: Decoder | None = None
 
     def frame_in(self) -> None:
         """A picture came from the source."""
@@ -313,6 +329,15 @@ class StreamMetrics:
         """How many watch by WebRTC, by what they see."""
         if not self.removed:
             self._metrics.rendition_viewers.labels(self._name, rendition).set(count)
+
+    def decoded_on(self, device: str, reason: str) -> None:
+        """A source was opened, and its video is decoded there; from any thread."""
+        if self.removed:
+            return
+        if self.decoder is not None and self.decoder.device != device:
+            self._metrics.decoder.labels(self._name, self.decoder.device).set(0)
+        self._metrics.decoder.labels(self._name, device).set(1)
+        self.decoder = Decoder(device, reason)
 
     def set_up(self, up: bool) -> None:
         """Pictures arrive, or not."""

@@ -218,6 +218,15 @@ class SourceView(BaseModel):
     reason: str | None = Field(description="Why not, and how to mend it.")
 
 
+class DecoderOut(BaseModel):
+    """Where the video is decoded, and why there."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    device: str = Field(description="cpu, or FFmpeg's name of the device.", examples=["cpu"])
+    reason: str
+
+
 class StreamStatusOut(BaseModel):
     """What an operator sees of a stream."""
 
@@ -241,6 +250,9 @@ class StreamStatusOut(BaseModel):
     )
     viewers: int
     source_view: SourceView
+    decoder: DecoderOut | None = Field(
+        description="Null until a camera or file is opened, and for publishers and the demo."
+    )
     reconnects: int
     restarts: int
     last_frame_age_seconds: Seconds | None
@@ -277,6 +289,7 @@ class StreamStatusOut(BaseModel):
             source_view=SourceView(
                 available=status.source_view_refusal is None, reason=status.source_view_refusal
             ),
+            decoder=None if status.decoder is None else DecoderOut.model_validate(status.decoder),
             reconnects=status.reconnects,
             restarts=status.restarts,
             last_frame_age_seconds=status.last_frame_age_seconds,

@@ -76,4 +76,6 @@ def test_a_face_in_a_private_stream_cannot_be_known_again(
         planes = Picture.from_bgr(picture)
         red = (cv2.absdiff(planes.u, ink.u) < 15) & (cv2.absdiff(planes.v, ink.v) < 15)
         assert red.sum() > 100, "no box is drawn"
-    assert not service.get("/api/streams/ward")["source_view"]["available"]
+    status = service.get("/api/streams/ward")
+    assert not status["source_view"]["available"]
+    assert status["decoder"] == {"device": "cpu", "reason": "hwaccel is none"}

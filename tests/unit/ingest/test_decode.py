@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -26,6 +27,7 @@ from stream_server.ingest.decode import (
     PacketDecoder,
     Shot,
     accelerator,
+    device_of,
     target_size,
 )
 from tests.fakes.clips import BLUE, GREEN, GREY, RED, counter, make_clip, read_counter
@@ -502,6 +504,23 @@ def devices(monkeypatch):
     decode._device.cache_clear()
     yield set_up
     decode._device.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("wish", "kinds", "accelerated", "device", "reason"),
+    [
+        ("none", {"vaapi": "works"}, False, "cpu", "hwaccel is none"),
+        ("auto", {"vaapi": "works"}, True, "vaapi", "it works"),
+        ("auto", {"vaapi": "works"}, False, "cpu", "vaapi does not decode mpeg4"),
+        ("auto", {"cuda": "no driver"}, False, "cpu", "no device works: cuda: no driver"),
+    ],
+)
+def test_where_a_video_is_decoded_and_why(devices, wish, kinds, accelerated, device, reason):
+    devices(**kinds)
+    context = SimpleNamespace(name="mpeg4", is_hwaccel=accelerated)
+    used, why = device_of(context, wish)
+    assert used == device
+    assert reason in why
 
 
 def test_the_first_device_that_works_is_used(devices):

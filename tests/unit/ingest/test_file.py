@@ -20,6 +20,7 @@ from stream_server.ingest import decode
 from stream_server.ingest import file as file_module
 from stream_server.ingest.decode import Decoding
 from stream_server.ingest.file import FileSource
+from stream_server.telemetry.metrics import Decoder, Metrics
 from tests.fakes.clips import counter, make_clip, read_counter
 
 
@@ -248,5 +249,8 @@ async def test_a_file_that_nobody_watches_shows_its_key_frames_loop_after_loop(t
 async def test_a_file_plays_on_the_cpu_where_no_device_works(tmp_path, monkeypatch):
     monkeypatch.setattr(decode, "_device", lambda: (None, "a test"))
     clip = make_clip(tmp_path / "clip.mp4", frames=12, paint=counter)
-    source = FileSource(clip, loop=False, realtime=False, decoding=Decoding(hardware="auto"))
+    told = Metrics().stream("gate")
+    decoding = Decoding(hardware="auto", on_decoder=told.decoded_on)
+    source = FileSource(clip, loop=False, realtime=False, decoding=decoding)
     assert numbers(await play(source)) == list(range(12))
+    assert told.decoder == Decoder("cpu", "hwaccel is auto, but no device works: a test")
