@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,6 +23,12 @@ Clip = Annotated[
 ]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the figures here.")]
 Seconds = Annotated[float, typer.Option(min=1, help="Of each measurement, after warming up.")]
+Peers = Annotated[
+    bool,
+    typer.Option(
+        "--peers", help="Measure in the same run what people would use in maskstream's place."
+    ),
+]
 
 
 @app.command()
@@ -29,13 +36,19 @@ def cameras(
     cameras: Annotated[int, typer.Option(min=1, max=1000, help="How many cameras.")] = 8,
     seconds: Seconds = 60,
     clip: Clip = None,
+    peers: Peers = False,
     out: Json = None,
 ) -> None:
-    """A wall of 720p cameras from a real RTSP server through the whole service."""
+    """A wall of 720p cameras from a real RTSP server; with --peers 1, 2, 4 … of them."""
     from benchmarks.cameras import measure
 
-    _check(clip)
-    _tell(asdict(measure(cameras, seconds, clip)), out)
+    _check(clip, out)
+    if peers:
+        from benchmarks.compare import compare_cameras
+
+        _tell(*compare_cameras(cameras, seconds, clip), out)
+    else:
+        _tell(asdict(measure(cameras, seconds, clip)), None, out)
 
 
 @app.command()
@@ -43,13 +56,19 @@ def viewers(
     viewers: Annotated[int, typer.Option(min=1, max=1000, help="How many viewers.")] = 25,
     seconds: Seconds = 20,
     clip: Clip = None,
+    peers: Peers = False,
     out: Json = None,
 ) -> None:
     """One 720p camera watched by one, then by many WebRTC viewers: what each costs."""
     from benchmarks.viewers import measure
 
-    _check(clip)
-    _tell(asdict(measure(viewers, seconds, clip)), out)
+    _check(clip, out)
+    if peers:
+        from benchmarks.compare import compare_viewers
+
+        _tell(*compare_viewers(viewers, seconds, clip), out)
+    else:
+        _tell(asdict(measure(viewers, seconds, clip)), None, out)
 
 
 @app.command()
@@ -62,31 +81,45 @@ def soak(
     """Memory while viewers come and go for a long time."""
     from benchmarks.soak import measure
 
-    _check(clip)
-    _tell(asdict(measure(cameras, minutes, clip)), out)
+    _check(clip, out)
+    _tell(asdict(measure(cameras, minutes, clip)), None, out)
 
 
 @app.command()
 def roundtrip(
-    seconds: Seconds = 20,
+    seconds: Annotated[float, typer.Option(min=1, max=500, help="After settling.")] = 20,
+    slow: Annotated[
+        float, typer.Option(min=1, max=1000, help="Make the models so many times slower.")
+    ] = 1,
     clip: Clip = None,
+    peers: Peers = False,
     out: Json = None,
 ) -> None:
     """A browser's camera there and back: frames a second, and the latency that is added."""
     from benchmarks.roundtrip import measure
 
-    _check(clip)
-    _tell(asdict(measure(seconds, clip)), out)
+    _check(clip, out)
+    if peers:
+        from benchmarks.compare import compare_roundtrip
+
+        _tell(*compare_roundtrip(seconds, slow, clip), out)
+    else:
+        _tell(asdict(measure(seconds, clip, slow)), None, out)
 
 
-def _check(clip: Path | None) -> None:
+def _check(clip: Path | None, out: Path | None) -> None:
     if clip is not None and not clip.is_file():
         raise InputError(f"--clip: there is no file {clip}")
+    if out is not None and not out.parent.is_dir():
+        raise InputError(f"--json: there is no folder {out.parent}")
 
 
-def _tell(figures: dict[str, object], out: Path | None) -> None:
+def _tell(figures: Mapping[str, Any], table: str | None, out: Path | None) -> None:
     for name, value in figures.items():
-        print(f"{name:32} {value:.2f}" if isinstance(value, float) else f"{name:32} {value}")
+        if name not in ("ours", "peers"):
+            print(f"{name:32} {value:.2f}" if isinstance(value, float) else f"{name:32} {value}")
+    if table is not None:
+        print(f"\n{table}")
     if out is None:
         return
     try:

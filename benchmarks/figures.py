@@ -33,6 +33,21 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))]
 
 
+def slope_per_minute(points: Sequence[tuple[float, float]], skip: float = 0.3) -> float | None:
+    """How fast a value grows: (seconds, value) fitted by a line after the first `skip` share.
+
+    None from fewer than three points, which tell nothing.
+    """
+    if not points:
+        return None
+    first, last = points[0][0], points[-1][0]
+    late = [(at / 60, value) for at, value in points if at - first >= skip * (last - first)]
+    if len(late) < 3:
+        return None
+    times, values = zip(*late, strict=True)
+    return statistics.linear_regression(times, values).slope
+
+
 def figures(
     latencies: Sequence[float],
     seconds: float,

@@ -115,9 +115,10 @@ class NoClassifier:
 
 async def serve_aiortc(url: str, app: FastAPI) -> None:
     """What aiortc's examples do: a player, a relay, and an encoder for each viewer."""
-    player, relay = MediaPlayer(url), MediaRelay()
+    camera, relay = MediaPlayer(url).video, MediaRelay()
+    assert camera is not None
     # A relay without a reader reads nothing: without a viewer too, every frame is decoded.
-    own = relay.subscribe(player.video, buffered=False)
+    own = relay.subscribe(camera, buffered=False)
     peers: set[RTCPeerConnection] = set()
     frames = itertools.count(1)
     app.state.frames = 0
@@ -127,7 +128,7 @@ async def serve_aiortc(url: str, app: FastAPI) -> None:
     async def view(request: Request) -> Response:
         peer = RTCPeerConnection()
         peers.add(peer)
-        sender = peer.addTrack(relay.subscribe(player.video, buffered=False))
+        sender = peer.addTrack(relay.subscribe(camera, buffered=False))
         prefer_h264(next(t for t in peer.getTransceivers() if t.sender is sender))
         sdp = (await request.body()).decode()
         await peer.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
@@ -149,8 +150,11 @@ async def serve(kind: str, url: str, port: int) -> None:
 
 def prefer_h264(transceiver: Any) -> None:
     """Offer or answer H.264 alone."""
-    known = RTCRtpReceiver.getCapabilities("video").codecs
-    transceiver.setCodecPreferences([codec for codec in known if codec.mimeType == "video/H264"])
+    known = RTCRtpReceiver.getCapabilities("video")
+    assert known is not None
+    transceiver.setCodecPreferences(
+        [codec for codec in known.codecs if codec.mimeType == "video/H264"]
+    )
 
 
 @asynccontextmanager

@@ -1,10 +1,11 @@
 """A browser's camera there and back: Chromium publishes to the page and plays what returns.
 
-    maskstream bench roundtrip --seconds 20 [--clip PATH] --json OUT
+    maskstream bench roundtrip --seconds 20 [--slow 10] [--peers] [--clip PATH] --json OUT
 
 The camera is a file whose pictures carry their number in their pixels. Both video elements are
 watched by requestVideoFrameCallback: the added latency of a picture is the time between its being
 shown by a preview of the camera and by the returned stream. Browser and service share the machine.
+`--slow` makes detector and classifier so many times slower, in the service and in the peers.
 """
 
 from __future__ import annotations
@@ -13,27 +14,38 @@ import json
 import statistics
 import subprocess
 import tempfile
-from contextlib import ExitStack
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import cycle, islice, pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from benchmarks.clips import moving_portrait, pictures_of
-from benchmarks.figures import percentile
+from benchmarks.figures import percentile, slope_per_minute
+from benchmarks.processes import Usage, watched
 from benchmarks.service import service
 from stream_server.frames import Pixels
 
-WIDTH, HEIGHT, RATE = 640, 480, 30
-CAMERA_SECONDS = 8
-BITS, BLOCK = 8, 24
-SETTLE_SECONDS = 6.0
-CONNECT_TRIES = 60
+if TYPE_CHECKING:
+    from playwright.sync_api import Frame, Page
 
-OWN_PREVIEW = """
+WIDTH, HEIGHT, RATE = 640, 480, 30
+BITS, BLOCK = 14, 24
+SETTLE_SECONDS = 6.0
+CONNECT_SECONDS = 30.0
+END_SECONDS = 2.0
+LONGEST_SECONDS = 2**BITS / RATE - SETTLE_SECONDS - CONNECT_SECONDS
+"""A number must not come again while a picture with it may still be on its way."""
+
+Seen = list[tuple[float, int]]
+"""(display time in ms, number in its pixels) of each picture that a video element showed."""
+
+HOOKS = """
 const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
 navigator.mediaDevices.getUserMedia = async (wanted) => {
   const stream = await ask(wanted);
@@ -44,12 +56,20 @@ navigator.mediaDevices.getUserMedia = async (wanted) => {
   await video.play();
   return stream;
 };
+window.returned = new Set();
+window.RTCPeerConnection = class extends RTCPeerConnection {
+  constructor(...settings) {
+    super(...settings);
+    this.addEventListener('track', ({track}) => window.returned.add(track.id));
+  }
+};
 """
 WATCH = """
 (name) => {
   const seen = (window.seen ??= {});
+  const comesBack = (v) => v.srcObject?.getVideoTracks().some((t) => window.returned.has(t.id));
   const video = name === 'local' ? window.preview
-    : [...document.querySelectorAll('video')].find((v) => v.pc && v.videoWidth);
+    : [...document.querySelectorAll('video')].find((v) => v.videoWidth && comesBack(v));
   if (!video) return false;
   const list = (seen[name] = []);
   const canvas = document.createElement('canvas');
@@ -74,53 +94,80 @@ WATCH = """
 
 @dataclass(frozen=True, slots=True)
 class RoundTrip:
-    """Latencies in milliseconds between a preview in the same browser and the returned picture."""
+    """Latencies in milliseconds between a preview in the same browser and the returned picture.
+
+    `added_latency_at_end_ms` is the median of the last two seconds, `latency_growth_ms_per_minute`
+    the slope over the time measured, `memory_growth_mb_per_minute` that of the whole process
+    tree's memory after the first 30 % of it.
+    """
 
     seconds: float
+    slow: float
     sent_fps: float
     returned_fps: float
     added_latency_p50_ms: float
     added_latency_p95_ms: float
-    arrival_to_verdict_p95_ms: float
+    added_latency_at_end_ms: float
+    latency_growth_ms_per_minute: float | None
+    memory_growth_mb_per_minute: float | None
+    rss_mb: float
+    arrival_to_verdict_p95_ms: float | None
     pictures: int
 
 
-def measure(seconds: float, clip: Path | None) -> RoundTrip:
-    """Publish for `seconds` after settling."""
+def measure(seconds: float, clip: Path | None, slow: float = 1.0) -> RoundTrip:
+    """Our own service: publish for `seconds` after settling."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="maskstream-bench-")))
-        camera = write_numbered(folder / "camera.mjpeg", clip)
-        running = stack.enter_context(service({}))
-        seen = watch(f"{running.url}/", camera, seconds)
+        camera = stack.enter_context(numbered_camera(seconds, clip))
+        running = stack.enter_context(service({}, slow=slow))
+        seen, memory = watch(f"{running.url}/", running.process.pid, camera, seconds)
         status = running.get("/api/streams")["streams"][0]
-    return figures(seen["local"], seen["remote"], status)
+    latency = status["capture_to_result_ms"]
+    return figures(seen, memory, slow, latency["p95"] if latency else None)
 
 
-def write_numbered(target: Path, clip: Path | None) -> Path:
-    """A Motion-JPEG file that Chromium plays in a loop as a 640x480 camera."""
-    pictures = moving_portrait() if clip is None else pictures_of(clip)
+@contextmanager
+def numbered_camera(seconds: float, clip: Path | None) -> Iterator[Path]:
+    """A camera's file that is long enough to be watched for `seconds` without coming again."""
+    with tempfile.TemporaryDirectory(prefix="maskstream-bench-") as folder:
+        whole = seconds + SETTLE_SECONDS + CONNECT_SECONDS
+        yield write_numbered(Path(folder) / "camera.mjpeg", clip, round(whole * RATE))
+
+
+def write_numbered(target: Path, clip: Path | None, frames: int) -> Path:
+    """A Motion-JPEG file of so many pictures that Chromium plays as a 640x480 camera."""
+    shown = moving_portrait() if clip is None else islice(pictures_of(clip), 8 * RATE)
+    small = [shrunk(picture) for picture in shown]
     words = ["ffmpeg", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "bgr24"]
     words += ["-s", f"{WIDTH}x{HEIGHT}", "-r", str(RATE), "-i", "-", "-c:v", "mjpeg", "-q:v", "3"]
     words += ["-pix_fmt", "yuvj420p", str(target)]
     with subprocess.Popen(words, stdin=subprocess.PIPE) as encoder:
         assert encoder.stdin is not None
-        for number, picture in enumerate(islice(pictures, CAMERA_SECONDS * RATE)):
+        for number, picture in enumerate(islice(cycle(small), frames)):
             encoder.stdin.write(numbered(picture, number).tobytes())
     return target
 
 
-def numbered(picture: Pixels, number: int) -> Pixels:
-    """The middle of a 720p picture as 640x480, its number in blocks along the lower edge."""
+def shrunk(picture: Pixels) -> Pixels:
+    """The middle of a 720p picture as 640x480."""
     small = cv2.resize(picture[:, 160:1120], (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
-    out = np.ascontiguousarray(small, np.uint8)
+    return np.asarray(small, np.uint8)
+
+
+def numbered(picture: Pixels, number: int) -> Pixels:
+    """A copy of a 640x480 picture with a number in blocks along its lower edge."""
+    out = picture.copy()
     for bit in range(BITS):
         shade = 235 if number >> bit & 1 else 20
         out[HEIGHT - BLOCK :, bit * BLOCK : (bit + 1) * BLOCK] = shade
     return out
 
 
-def watch(url: str, camera: Path, seconds: float) -> dict[str, list[tuple[float, int]]]:
-    """(display time in ms, number) of each picture that the two video elements showed."""
+def watch(url: str, pid: int, camera: Path, seconds: float) -> tuple[dict[str, Seen], list[Usage]]:
+    """What "local" and "remote" showed from settled on, and the memory of process `pid` meanwhile.
+
+    Presses the page's start button if there is one. Raises RuntimeError when no picture returns.
+    """
     from playwright.sync_api import sync_playwright
 
     flags = [
@@ -135,46 +182,79 @@ def watch(url: str, camera: Path, seconds: float) -> dict[str, list[tuple[float,
         )
         try:
             page = browser.new_page()
-            page.add_init_script(OWN_PREVIEW)
+            page.add_init_script(HOOKS)
             page.goto(url)
-            page.get_by_test_id("start-camera").click()
-            for name in ("remote", "local"):
-                # The page's content security policy forbids Playwright's own polling.
-                for _ in range(CONNECT_TRIES):
-                    if page.evaluate(f"({WATCH})('{name}')"):
-                        break
-                    page.wait_for_timeout(500)
-                else:
-                    raise RuntimeError(f"no {name} picture came up in the page")
+            if "start-camera" in page.content():
+                page.get_by_test_id("start-camera").click()
+            frame = _playing(page)
             page.wait_for_timeout(SETTLE_SECONDS * 1e3)
-            page.evaluate("() => { for (const list of Object.values(seen)) list.length = 0; }")
-            page.wait_for_timeout(seconds * 1e3)
-            found: dict[str, Any] = json.loads(page.evaluate("() => JSON.stringify(seen)"))
-            return found
+            with watched(pid) as memory:
+                settled = frame.evaluate("() => performance.now()")
+                page.wait_for_timeout(seconds * 1e3)
+            found: dict[str, Any] = json.loads(frame.evaluate("() => JSON.stringify(seen)"))
         finally:
             browser.close()
+    # A picture that returns late was sent before: what was sent is kept from the start.
+    found["remote"] = [(at, number) for at, number in found["remote"] if at >= settled]
+    return found, memory
+
+
+def _playing(page: Page) -> Frame:
+    """The frame of the page in which camera and returned picture play, both being watched.
+
+    The camera is watched from its first picture on: what returns may be many seconds old.
+    """
+    camera: Frame | None = None
+    # The page's content security policy forbids Playwright's own polling.
+    for _ in range(int(4 * CONNECT_SECONDS)):
+        if camera is None:
+            camera = next((f for f in page.frames if f.evaluate(f"({WATCH})('local')")), None)
+        elif camera.evaluate(f"({WATCH})('remote')"):
+            return camera
+        page.wait_for_timeout(250)
+    raise RuntimeError("no picture came back to the page")
+
+
+def latencies(local: Seen, remote: Seen) -> list[tuple[float, float]]:
+    """(when a returned picture was shown, how late), ms, by the last showing of its number before.
+
+    A picture whose number was not shown before is left out: its number was misread.
+    """
+    shown: dict[int, list[float]] = {}
+    for at, number in local:
+        shown.setdefault(number, []).append(at)
+    found = []
+    for at, number in remote:
+        times = shown.get(number, [])
+        if before := bisect_right(times, at):
+            found.append((at, at - times[before - 1]))
+    return found
 
 
 def figures(
-    local: list[tuple[float, int]], remote: list[tuple[float, int]], status: dict[str, Any]
+    seen: dict[str, Seen], memory: Sequence[Usage], slow: float, verdict_p95_ms: float | None
 ) -> RoundTrip:
-    """Pair each returned picture with the latest showing of the same number before it."""
-    latencies = []
-    for at, number in remote:
-        before = [shown for shown, known in local if known == number and shown <= at]
-        if before and at - before[-1] < 1e3 * CAMERA_SECONDS / 2:
-            latencies.append(at - before[-1])
-    if not latencies:
+    """The figures of one watched camera; raises RuntimeError when no picture can be told."""
+    local, remote = seen["local"], seen["remote"]
+    timed = latencies(local, remote)
+    if len(timed) < 2:
         raise RuntimeError("no returned picture could be told: is the camera's number readable?")
-    span = (remote[-1][0] - remote[0][0]) / 1e3
-    new = sum(a[1] != b[1] for a, b in pairwise(remote))
-    latency = status["capture_to_result_ms"]
+    late = [latency for _, latency in timed]
+    end = timed[-1][0]
+    span = (end - timed[0][0]) / 1e3
     return RoundTrip(
         seconds=span,
+        slow=slow,
         sent_fps=(len(local) - 1) / ((local[-1][0] - local[0][0]) / 1e3),
-        returned_fps=new / span,
-        added_latency_p50_ms=statistics.median(latencies),
-        added_latency_p95_ms=percentile(latencies, 0.95),
-        arrival_to_verdict_p95_ms=latency["p95"] if latency else float("nan"),
-        pictures=len(latencies),
+        returned_fps=sum(a[1] != b[1] for a, b in pairwise(remote)) / span,
+        added_latency_p50_ms=statistics.median(late),
+        added_latency_p95_ms=percentile(late, 0.95),
+        added_latency_at_end_ms=statistics.median(
+            latency for at, latency in timed if at > end - 1e3 * END_SECONDS
+        ),
+        latency_growth_ms_per_minute=slope_per_minute([(at / 1e3, ms) for at, ms in timed], 0.0),
+        memory_growth_mb_per_minute=slope_per_minute([(u.at, u.rss / 1e6) for u in memory]),
+        rss_mb=memory[-1].rss / 1e6,
+        arrival_to_verdict_p95_ms=verdict_p95_ms,
+        pictures=len(timed),
     )

@@ -82,11 +82,14 @@ class Service:
 
 
 @contextmanager
-def service(sources: Mapping[str, str], **settings: Any) -> Iterator[Service]:
-    """`maskstream serve` with these cameras, ready; `settings` are keys of its configuration."""
+def service(sources: Mapping[str, str], *, slow: float = 1.0, **settings: Any) -> Iterator[Service]:
+    """`maskstream serve` with these cameras, ready; `settings` are keys of its configuration.
+
+    Its models take `slow` times as long as they need.
+    """
     with tempfile.TemporaryDirectory(prefix="maskstream-bench-") as folder:
         config = Path(folder) / "config.yaml"
-        port = _free_port()
+        port = free_port()
         wanted = {
             **settings,
             "server": {"host": "127.0.0.1", "port": port},
@@ -95,7 +98,8 @@ def service(sources: Mapping[str, str], **settings: Any) -> Iterator[Service]:
             "sources": dict(sources),
         }
         config.write_text(yaml.safe_dump(wanted))
-        words = [sys.executable, "-m", "stream_server", "serve", "--config", str(config)]
+        entry = ["stream_server"] if slow == 1 else ["benchmarks.slow_service", str(slow)]
+        words = [sys.executable, "-m", *entry, "serve", "--config", str(config)]
         with (Path(folder) / "log").open("wb") as log:
             process = subprocess.Popen(words, stdout=log, stderr=log)
         try:
@@ -131,8 +135,8 @@ def latency_quantile(before: Sample, after: Sample, name: str, share: float) -> 
     """
     counts: dict[float, float] = {}
     for sample, sign in ((after, 1), (before, -1)):
-        for bound, value in sample.by(f"{name}_bucket", "le").items():
-            counts[float(bound)] = counts.get(float(bound), 0.0) + sign * value
+        for text, value in sample.by(f"{name}_bucket", "le").items():
+            counts[float(text)] = counts.get(float(text), 0.0) + sign * value
     bounds = sorted(counts)
     if not bounds or counts[bounds[-1]] <= 0:
         return None
@@ -148,7 +152,8 @@ def latency_quantile(before: Sample, after: Sample, name: str, share: float) -> 
     return low
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

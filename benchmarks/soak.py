@@ -13,10 +13,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.cameras import wait_live
 from benchmarks.clips import write_camera
+from benchmarks.figures import slope_per_minute
 from benchmarks.rtsp import rtsp_camera
 from benchmarks.service import service
 
@@ -34,7 +33,7 @@ class Soak:
     visits: int
     rss_mb_start: float
     rss_mb_end: float
-    slope_mb_per_minute: float
+    slope_mb_per_minute: float | None
     open_files_start: int
     open_files_end: int
 
@@ -68,16 +67,14 @@ def measure(cameras: int, minutes: float, clip: Path | None) -> Soak:
 
 
 def _fitted(cameras: int, visits: int, points: list[tuple[float, float, int]]) -> Soak:
-    end = points[-1][0]
-    late = [(at / 60, rss) for at, rss, _ in points if at >= WARM_UP_SHARE * end]
-    slope = np.polyfit(*np.array(late).T, 1)[0] if len(late) > 2 else float("nan")
+    slope = slope_per_minute([(at, rss) for at, rss, _ in points], skip=WARM_UP_SHARE)
     return Soak(
         cameras=cameras,
-        minutes=end / 60,
+        minutes=points[-1][0] / 60,
         visits=visits,
         rss_mb_start=points[0][1],
         rss_mb_end=points[-1][1],
-        slope_mb_per_minute=float(slope),
+        slope_mb_per_minute=slope,
         open_files_start=points[0][2],
         open_files_end=points[-1][2],
     )

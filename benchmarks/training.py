@@ -161,7 +161,7 @@ def measure_plain(options: argparse.Namespace) -> float:
             optimiser.step()
             watched.append((loss.item(), (logits.argmax(1) == labels).float().mean().item()))
         seconds = time.monotonic() - started
-    return faces / seconds
+    return float(faces / seconds)
 
 
 MEASURES: dict[str, Callable[[argparse.Namespace], float]] = {

@@ -1,30 +1,29 @@
 """What a viewer costs: one 720p camera, watched by none, then by N WebRTC viewers at once.
 
-maskstream bench viewers --viewers 25 --seconds 20 --json OUT
+maskstream bench viewers --viewers 25 --seconds 20 [--peers] [--clip PATH] --json OUT
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.cameras import wait_live
-from benchmarks.clips import write_camera
+from benchmarks.cameras import camera_file, wait_live
+from benchmarks.floor import encode_alone
 from benchmarks.rtsp import rtsp_camera
 from benchmarks.service import Sample, Service, service
+from benchmarks.watchers import watching
 
 SETTLE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Viewing:
-    """CPU in cores of the service; frames a second that the viewers got, and frames lost."""
+    """CPU in cores of the service; frames a second that the viewers got, and frames lost.
+
+    `encode_cpu_ms` is one frame's encoding alone, with the service's settings: the floor.
+    """
 
     viewers: int
     seconds: float
@@ -37,36 +36,37 @@ class Viewing:
     encodes_per_frame: float
     dropped_for_viewers: int
     rss_mb: float
+    encode_cpu_ms: float
 
 
 def measure(viewers: int, seconds: float, clip: Path | None) -> Viewing:
     """One viewer first, then `viewers`, in the same service."""
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="maskstream-bench-")))
-        url = stack.enter_context(rtsp_camera(write_camera(folder / "camera.ts", clip)))
-        limits = {"max_viewers_per_stream": max(50, viewers)}
-        running = stack.enter_context(service({"camera": url}, limits=limits))
+    with camera_file(clip) as file:
+        encoding = encode_alone(file)
+        with rtsp_camera(file) as url:
+            return measure_at(url, viewers, seconds, encoding)
+
+
+def measure_at(url: str, viewers: int, seconds: float, encode_cpu_ms: float) -> Viewing:
+    """The viewers of one RTSP camera."""
+    limits = {"max_viewers_per_stream": max(50, viewers)}
+    with service({"camera": url}, limits=limits) as running:
         wait_live(running, 1)
         one, _ = _watched(running, 1, seconds)
         (before, after), counts = _watched(running, viewers, seconds)
-        return _figures(viewers, _cores(*one), before, after, counts)
+        return _figures(viewers, _cores(*one), before, after, counts, encode_cpu_ms)
 
 
 def _watched(
     running: Service, viewers: int, seconds: float
 ) -> tuple[tuple[Sample, Sample], list[int]]:
     total = seconds + SETTLE_SECONDS
-    words = [sys.executable, "-m", "benchmarks.watchers", f"{running.url}/whep/camera"]
-    words += [str(viewers), str(total)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        if child.stdout.readline() != "ready\n":
-            raise RuntimeError("the viewers did not all get a picture")
+    with watching(f"{running.url}/whep/camera", viewers, total) as frames:
         time.sleep(SETTLE_SECONDS / 2)
         before = running.sample()
         time.sleep(seconds)
         after = running.sample()
-        counts = json.loads(child.stdout.readline())
+        counts = frames()
     # The viewers counted for longer than the service was sampled; rates are what is compared.
     return (before, after), [round(count * seconds / total) for count in counts]
 
@@ -76,7 +76,12 @@ def _cores(before: Sample, after: Sample) -> float:
 
 
 def _figures(
-    viewers: int, cores_one: float, before: Sample, after: Sample, counts: list[int]
+    viewers: int,
+    cores_one: float,
+    before: Sample,
+    after: Sample,
+    counts: list[int],
+    encode_cpu_ms: float,
 ) -> Viewing:
     seconds = after.at - before.at
 
@@ -98,4 +103,5 @@ def _figures(
         encodes_per_frame=grown("maskstream_encodes_total") / max(1.0, published),
         dropped_for_viewers=int(dropped),
         rss_mb=after.rss / 1e6,
+        encode_cpu_ms=encode_cpu_ms,
     )
