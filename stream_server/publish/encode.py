@@ -7,12 +7,17 @@ from fractions import Fraction
 from typing import Literal
 
 import av
+import structlog
+from av.error import FFmpegError
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
 from stream_server.frames import Picture
 
+log = structlog.get_logger(__name__)
+
 Codec = Literal["h264", "vp8"]
+H264 = Literal["libx264", "h264_nvenc"]
 
 CLOCK = 90_000
 TIME_BASE = Fraction(1, CLOCK)
@@ -24,13 +29,15 @@ class EncodeOptions:
     """How the annotated stream is encoded.
 
     `bitrate` is the limit in bits per second for pictures of 1280x720 and more; smaller ones get
-    their share of it. `crf` is x264's quality below that. `keyframe_seconds` is the longest time
-    between key frames when nobody asks for one.
+    their share of it. `crf` is the quality below that, on x264's scale. `keyframe_seconds` is the
+    longest time between key frames when nobody asks for one. `h264` is FFmpeg's name of the encoder
+    for H.264; VP8 is always encoded by the CPU.
     """
 
     crf: int = 26
     bitrate: int = 2_500_000
     keyframe_seconds: float = 2.0
+    h264: H264 = "libx264"
 
     def bitrate_for(self, width: int, height: int) -> int:
         """Bits per second for a picture size, at least a tenth of the limit."""
@@ -78,33 +85,68 @@ class VideoEncoder:
         ]
 
     def _open(self, width: int, height: int) -> av.VideoCodecContext:
-        name = {"h264": "libx264", "vp8": "libvpx"}[self._codec]
-        context = av.CodecContext.create(name, "w")
-        assert isinstance(context, av.VideoCodecContext)
-        context.width, context.height = width, height
-        context.pix_fmt = "yuv420p"
-        context.time_base = TIME_BASE
-        context.framerate = Fraction(NOMINAL_RATE)
-        context.thread_count = 1
-        context.gop_size = max(1, round(self._options.keyframe_seconds * NOMINAL_RATE))
-        context.max_b_frames = 0
-        bitrate = self._options.bitrate_for(width, height)
-        if self._codec == "h264":
-            context.profile = "Constrained Baseline"
-            context.options = {
-                "preset": "ultrafast",
-                "tune": "zerolatency",
-                "forced-idr": "1",
-                "crf": str(self._options.crf),
-                "maxrate": str(bitrate),
-                "bufsize": str(bitrate),
-            }
-        else:
-            context.bit_rate = bitrate
-            context.options = {
-                "deadline": "realtime",
-                "cpu-used": "8",
-                "lag-in-frames": "0",
-                "error-resilient": "default",
-            }
-        return context
+        if self._codec == "vp8":
+            return open_encoder("libvpx", self._options, width, height)
+        try:
+            return open_encoder(self._options.h264, self._options, width, height)
+        except FFmpegError as error:
+            if self._options.h264 == "libx264":
+                raise
+            # A GPU takes so many pictures at once, and none that are very small.
+            log.warning("encoder_fell_back", encoder=self._options.h264, error=error.strerror)
+            return open_encoder("libx264", self._options, width, height)
+
+
+def open_encoder(
+    name: str, options: EncodeOptions, width: int, height: int
+) -> av.VideoCodecContext:
+    """An encoder by FFmpeg's name, ready. Raises FFmpegError where it cannot be had."""
+    context = av.CodecContext.create(name, "w")
+    assert isinstance(context, av.VideoCodecContext)
+    context.width, context.height = width, height
+    context.pix_fmt = "yuv420p"
+    context.time_base = TIME_BASE
+    context.framerate = Fraction(NOMINAL_RATE)
+    context.thread_count = 1
+    context.gop_size = max(1, round(options.keyframe_seconds * NOMINAL_RATE))
+    context.max_b_frames = 0
+    bitrate = options.bitrate_for(width, height)
+    limits = {"maxrate": str(bitrate), "bufsize": str(bitrate), "forced-idr": "1"}
+    if name == "libx264":
+        context.profile = "Constrained Baseline"
+        speed = {"preset": "ultrafast", "tune": "zerolatency", "crf": str(options.crf)}
+        context.options = limits | speed
+    elif name == "h264_nvenc":
+        speed = {"preset": "p2", "tune": "ull", "zerolatency": "1", "delay": "0"}
+        quality = {"rc": "vbr", "cq": str(options.crf), "profile": "baseline"}
+        context.options = limits | speed | quality
+    else:
+        context.bit_rate = bitrate
+        context.options = {
+            "deadline": "realtime",
+            "cpu-used": "8",
+            "lag-in-frames": "0",
+            "error-resilient": "default",
+        }
+    context.open()
+    return context
+
+
+def choose_h264(wish: Literal["auto", "cpu", "nvenc"]) -> tuple[H264, str]:
+    """FFmpeg's name of the H.264 encoder to be used, and why. Blocking: it encodes a picture.
+
+    Raises FFmpegError when the GPU is asked for and does not encode.
+    """
+    if wish == "cpu":
+        return "libx264", "publish.encoder is cpu"
+    try:
+        trial = open_encoder("h264_nvenc", EncodeOptions(), 640, 360)
+        black = av.VideoFrame(640, 360, "yuv420p")
+        black.pts = 0
+        if not [*trial.encode(black), *trial.encode(None)]:
+            raise av.error.ExternalError(0, "it gave no picture")
+    except FFmpegError as error:
+        if wish == "nvenc":
+            raise
+        return "libx264", f"NVENC is not usable ({error.strerror})"
+    return "h264_nvenc", "NVENC encodes here"
