@@ -20,6 +20,7 @@ from typing import NoReturn
 
 import structlog
 import uvicorn
+from av.error import FFmpegError
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -39,7 +40,7 @@ from stream_server.heap import share_arenas
 from stream_server.ingest import schemes
 from stream_server.ingest.decode import Decoding
 from stream_server.ports import FaceDetector, FrameSource, PacketSink
-from stream_server.publish.encode import EncodeOptions
+from stream_server.publish.encode import H264, EncodeOptions, choose_h264
 from stream_server.rtc.peer import IceServer
 from stream_server.settings import Settings
 from stream_server.settings import schema as keys
@@ -217,7 +218,7 @@ async def open_service(settings: Settings, closing: asyncio.Event) -> AsyncItera
                 inference.analyser,
                 metrics,
                 publishing,
-                stream_options(settings),
+                stream_options(settings, await asyncio.to_thread(make_encoder, settings)),
                 configured=[
                     SourceSpec(name, source.url, source.privacy)
                     for name, source in settings.sources.items()
@@ -408,8 +409,20 @@ def latency_budget(settings: Settings) -> Callable[[str], float]:
     return budget
 
 
-def stream_options(settings: Settings) -> StreamOptions:
-    """What the hub needs of the settings."""
+def make_encoder(settings: Settings) -> H264:
+    """FFmpeg's name of the H.264 encoder; blocking. Raises SettingsError if it cannot be had."""
+    try:
+        name, reason = choose_h264(settings.publish.encoder)
+    except FFmpegError as error:
+        raise SettingsError(
+            f"publish.encoder is nvenc, but no GPU encodes here ({error.strerror}): set it to auto"
+        ) from error
+    log.info("encoder_selected", encoder=name, reason=reason)
+    return name
+
+
+def stream_options(settings: Settings, h264: H264) -> StreamOptions:
+    """What the hub needs of the settings; `h264` is FFmpeg's name of the encoder."""
     return StreamOptions(
         stale_seconds=settings.stale_seconds,
         retry_initial=settings.retry.initial_seconds,
@@ -423,6 +436,7 @@ def stream_options(settings: Settings) -> StreamOptions:
             crf=settings.publish.crf,
             bitrate=settings.publish.bitrate,
             keyframe_seconds=settings.publish.keyframe_seconds,
+            h264=h264,
         ),
     )
 

@@ -373,6 +373,9 @@ class Analysis(Section):
 class Publish(Section):
     """The annotated video."""
 
+    encoder: Literal["auto", "cpu", "nvenc"] = Field(
+        default="auto", description="of H.264: auto takes NVENC where a GPU encodes, else the CPU"
+    )
     bitrate: int = Field(
         default=2_500_000,
         ge=50_000,
@@ -380,7 +383,7 @@ class Publish(Section):
         description="upper limit of a rendition (bit/s)",
     )
     crf: int = Field(
-        default=26, ge=0, le=51, description="x264's constant rate factor; less is finer"
+        default=26, ge=0, le=51, description="constant quality on x264's scale; less is finer"
     )
     keyframe_seconds: float = Field(
         default=2, gt=0, le=60, description="longest distance of key frames; viewers ask for more"
