@@ -52,6 +52,7 @@ from stream_server.streams import (
     StreamOptions,
     Watched,
 )
+from stream_server.telemetry.lag import lag_watched
 from stream_server.telemetry.metrics import Metrics, package_version
 from stream_server.web import Services, SourcePolicy, WebLimits, create_app
 from stream_server.web import models as wire
@@ -208,6 +209,7 @@ async def open_service(settings: Settings, closing: asyncio.Event) -> AsyncItera
     metrics = Metrics()
     started = time.monotonic()
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(lag_watched(partial(metrics.loop_lag, "main")))
         inference = await stack.enter_async_context(open_inference(settings, metrics))
         publishing = stack.enter_context(workers("publish"))
         hub = await stack.enter_async_context(

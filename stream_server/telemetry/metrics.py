@@ -28,6 +28,7 @@ LATENCY_BUCKETS = (
     0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3, 0.5, 1, 2, 5,
 )  # fmt: skip
 STAGE_BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12, 0.25, 0.5, 1)
+LAG_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -78,6 +79,13 @@ class Metrics:
             "maskstream_gpu_memory_bytes",
             "GPU memory held by this process",
             ["device"],
+            registry=registry,
+        )
+        self._loop_lag = Histogram(
+            "maskstream_event_loop_lag_seconds",
+            "How late an event loop gets to its work, four times a second",
+            ["loop"],
+            buckets=LAG_BUCKETS,
             registry=registry,
         )
         self._http = Counter(
@@ -205,6 +213,10 @@ class Metrics:
     def gpu_memory(self, device: str, held: Callable[[], float]) -> None:
         """Export `held()` bytes of GPU memory, read at each scrape."""
         self._gpu_memory.labels(device).set_function(held)
+
+    def loop_lag(self, loop: str, seconds: float) -> None:
+        """An event loop came so late to what was due."""
+        self._loop_lag.labels(loop).observe(seconds)
 
     def http(self, method: str, route: str, status: int) -> None:
         """One HTTP request; `route` is the route's template, never the path that was asked for."""
