@@ -9,7 +9,7 @@ import structlog
 
 from stream_server.detect.centerface import HINTS, Network, read_model
 from stream_server.detect.geometry import Floats
-from stream_server.detect.samples import AGREE, difference, sample_pictures
+from stream_server.detect.samples import AGREE, difference, drawn_face, sample_pictures
 from stream_server.errors import ModelError
 from stream_server.frames import FaceBox, Picture, Pixels
 from stream_server.ports import FaceDetector
@@ -62,7 +62,7 @@ def check_answers(detector: GpuDetector) -> None:
     core = ov.Core()
     config = {"INFERENCE_PRECISION_HINT": HINTS["fp32"]}
     reference = Network(core, read_model(core), *CHECKED_SIZE, config)
-    for picture in sample_pictures(*CHECKED_SIZE):
+    for picture in [*sample_pictures(*CHECKED_SIZE), drawn_face(*CHECKED_SIZE)]:
         heatmap, scale, *_ = reference.infer(picture)
         for _ in range(detector.lanes):
             strayed = _difference(heatmap, scale, detector.cells(picture))

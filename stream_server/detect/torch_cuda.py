@@ -66,7 +66,8 @@ class TorchCenterFaceDetector:
         self.precision = ("fp16" if on_gpu else "fp32") if precision == "auto" else precision
         if self.precision not in (DTYPES if on_gpu else ("fp32",)):
             raise ModelError(
-                f"the detector cannot run precision {precision!r} on {lanes[0].device}"
+                f"the detector in torch cannot run precision {precision!r} on the "
+                f"{'GPU' if on_gpu else 'CPU'}: set detector.precision to auto"
             )
         dtype = DTYPES[self.precision]
         self.lanes = len(lanes)

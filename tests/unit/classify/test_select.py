@@ -158,3 +158,30 @@ def test_no_room_for_a_single_crop_says_what_to_do() -> None:
 
     with pytest.raises(ModelError, match="no memory left for the classifier"):
         prepare(capture, (1, 2))
+
+
+def test_several_gpus_are_replicas_and_each_is_checked(
+    weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class OnTheCpu(TorchClassifier):
+        def __init__(self, weights: Weights, *, device: str, precision: str) -> None:
+            super().__init__(weights, device="cpu")
+            self.device = f"GPU {device}"
+            self._own = device
+
+        def classify(self, crops: Pixels) -> np.ndarray:
+            asked.append(self._own)
+            return super().classify(crops)
+
+    devices = ("cuda:0", "cuda:1", "cuda:0", "cuda:1")
+    monkeypatch.setattr(select, "nvidia_device", lambda: True)
+    monkeypatch.setattr("stream_server.classify.cuda.replica_devices", lambda _: devices)
+    monkeypatch.setattr("stream_server.classify.torch_cuda.TorchClassifier", OnTheCpu)
+    selected = choose(weights)
+    assert selected.name == "torch"
+    assert (selected.replicas, selected.gpus) == (4, devices)
+    assert selected.device == "GPU cuda:0, GPU cuda:1"
+    assert selected.gpu_memory is not None
+    assert sorted(asked) == sorted(devices)
