@@ -2,7 +2,7 @@
 FACTOR serve …`.
 
 The composition root builds the service from ports; here it is given a detector and a classifier
-that wrap its own and wait, as the peers' do (`peers.model.slowly`).
+that wrap its own and wait, as the peers' do (`peers.model.Slowly`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.peers.model import slowly
+from benchmarks.peers.model import Slowly
 from models.card import ModelCard
 from stream_server import app, cli
 from stream_server.classify.select import Selected
@@ -27,10 +27,10 @@ Loaded = tuple[FaceDetector, str, Selected, ModelCard]
 
 @dataclass(frozen=True, slots=True)
 class SlowDetector:
-    """`FaceDetector` that takes `factor` times as long."""
+    """`FaceDetector` that takes its time."""
 
     inner: FaceDetector
-    factor: float
+    slowly: Slowly
 
     @property
     def name(self) -> str:
@@ -38,15 +38,15 @@ class SlowDetector:
 
     def detect(self, picture: Picture, scale: float = 1.0) -> list[FaceBox]:
         """What the inner one finds, late."""
-        return slowly(lambda: self.inner.detect(picture, scale), self.factor)
+        return self.slowly(scale, lambda: self.inner.detect(picture, scale))
 
 
 @dataclass(frozen=True, slots=True)
 class SlowClassifier:
-    """`FaceClassifier` that takes `factor` times as long."""
+    """`FaceClassifier` that takes its time."""
 
     inner: FaceClassifier
-    factor: float
+    slowly: Slowly
 
     @property
     def labels(self) -> Sequence[str]:
@@ -58,7 +58,7 @@ class SlowClassifier:
 
     def classify(self, crops: Pixels) -> npt.NDArray[np.float32]:
         """What the inner one says, late."""
-        return slowly(lambda: self.inner.classify(crops), self.factor)
+        return self.slowly(len(crops), lambda: self.inner.classify(crops))
 
 
 def slowed(load: Callable[[Settings], Loaded], factor: float) -> Callable[[Settings], Loaded]:
@@ -66,9 +66,9 @@ def slowed(load: Callable[[Settings], Loaded], factor: float) -> Callable[[Setti
 
     def load_slow(settings: Settings) -> Loaded:
         detector, reason, selected, card = load(settings)
-        classifier = SlowClassifier(selected.classifier, factor)
+        classifier = SlowClassifier(selected.classifier, Slowly(factor))
         return (
-            SlowDetector(detector, factor),
+            SlowDetector(detector, Slowly(factor)),
             reason,
             replace(selected, classifier=classifier),
             card,

@@ -91,11 +91,14 @@ def running(name: str, words: Sequence[str]) -> Iterator[Peer]:
             )
         assert process.stdout is not None
         lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
+        reader = threading.Thread(target=_read, args=(process.stdout, lines), daemon=True)
+        reader.start()
         try:
             yield Peer(name, process, log, lines)
         finally:
             _end(process)
+            reader.join(STOP_SECONDS)
+            process.stdout.close()
 
 
 def _read(stream: IO[str], lines: queue.SimpleQueue[str | None]) -> None:
