@@ -1,6 +1,6 @@
 """What more event loops could bring at most: packets sent by one thread, two, and two processes.
 
-python docs/adr/0009-loops-for-peers.py [ROUNDS]
+python -m benchmarks.loops [ROUNDS]
 
 Each worker runs an event loop of its own that does what aiortc's sender does for each packet:
 build and serialise it, encrypt it, give it to a UDP socket. Nothing is shared between workers, so
