@@ -15,10 +15,10 @@ from pathlib import Path
 import av
 import numpy as np
 
-from stream_server.app import load_models
+from stream_server.app import load_models, make_encoder, stream_options
 from stream_server.classify.crops import crops
 from stream_server.frames import Picture, Pixels
-from stream_server.publish.encode import EncodeOptions, VideoEncoder
+from stream_server.publish.encode import VideoEncoder
 from stream_server.settings import Settings
 
 ROUNDS = 3
@@ -79,10 +79,12 @@ def alone(file: Path, batch: int) -> Floor:
 
 def encode_alone(file: Path) -> float:
     """CPU milliseconds of encoding one of this camera's pictures as H.264 for viewers."""
+    settings = Settings()
+    options = stream_options(settings, make_encoder(settings)).encode
     pictures = [Picture.from_bgr(bgr) for bgr in _pictures(file, ENCODED)]
 
     def encode() -> None:
-        encoder = VideoEncoder("h264", EncodeOptions())
+        encoder = VideoEncoder("h264", options)
         for number, picture in enumerate(pictures):
             encoder.encode(picture, number / 30, keyframe=False)
 

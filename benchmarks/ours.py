@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.figures import Figures, figures
-from stream_server.app import open_inference, stream_options, workers
+from stream_server.app import make_encoder, open_inference, stream_options, workers
 from stream_server.frames import Analysis, Picture
 from stream_server.ingest import schemes
 from stream_server.ingest.file import FileSource
@@ -81,12 +81,11 @@ async def _measure(
     on_result: Callable[[Analysis], None],
 ) -> Figures:
     settings = Settings(cache_dir=cache)
+    options = stream_options(settings, make_encoder(settings))
     metrics = Metrics()
     async with open_inference(settings, metrics) as inference:
         with workers("publish") as pool:
-            async with StreamHub(
-                factory, inference.analyser, metrics, pool, stream_options(settings)
-            ) as hub:
+            async with StreamHub(factory, inference.analyser, metrics, pool, options) as hub:
                 stream = await hub.add(SourceSpec("camera", camera), persist=False)
                 return await _count(stream, metrics, seconds, on_result)
 
