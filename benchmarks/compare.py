@@ -73,10 +73,10 @@ def compare_cameras(most: int, seconds: float, clip: Path | None) -> tuple[Figur
 
 def compare_roundtrip(seconds: float, slow: float, clip: Path | None) -> tuple[Figures, str]:
     """The same Chromium camera through ours and through each peer."""
-    _progress("maskstream")
-    ours = roundtrip.measure(seconds, clip, slow)
     peers: dict[str, RoundTrip | NotMeasured] = {}
     with roundtrip.numbered_camera(seconds, clip) as camera:
+        _progress("maskstream")
+        ours = roundtrip.measure_at(camera, seconds, slow)
         for name in BROWSER:
             _progress(name)
             peers[name] = attempted(partial(browser_row, name, camera, seconds, slow))
