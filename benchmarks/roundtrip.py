@@ -70,7 +70,8 @@ WATCH = """
   const seen = (window.seen ??= {});
   const comesBack = (v) => v.srcObject?.getVideoTracks().some((t) => window.returned.has(t.id));
   const video = name === 'local' ? window.preview
-    : [...document.querySelectorAll('video')].find((v) => v.videoWidth && comesBack(v));
+    : [...document.querySelectorAll('video')].filter((v) => v.videoWidth && comesBack(v))
+        .sort((one, other) => other.clientWidth - one.clientWidth)[0];
   if (!video) return false;
   const list = (seen[name] = []);
   const canvas = document.createElement('canvas');
@@ -169,7 +170,7 @@ def numbered(picture: Pixels, number: int) -> Pixels:
 
 
 def watch(url: str, pid: int, camera: Path, seconds: float) -> tuple[dict[str, Seen], list[Usage]]:
-    """What "local" and "remote" showed from settled on, and the memory of process `pid` meanwhile.
+    """What "local" showed, "remote" once settled, and the memory of process `pid` since then.
 
     Presses the page's start button if there is one. Raises RuntimeError when no picture returns.
     """
@@ -193,14 +194,14 @@ def watch(url: str, pid: int, camera: Path, seconds: float) -> tuple[dict[str, S
                 page.get_by_test_id("start-camera").click()
             frame = _playing(page)
             page.wait_for_timeout(SETTLE_SECONDS * 1e3)
+            # The page may have laid itself out anew since the first picture came.
+            if not frame.evaluate(f"({WATCH})('remote')"):
+                raise RuntimeError("the picture that came back is gone from the page")
             with watched(pid) as memory:
-                settled = frame.evaluate("() => performance.now()")
                 page.wait_for_timeout(seconds * 1e3)
             found: dict[str, Any] = json.loads(frame.evaluate("() => JSON.stringify(seen)"))
         finally:
             browser.close()
-    # A picture that returns late was sent before: what was sent is kept from the start.
-    found["remote"] = [(at, number) for at, number in found["remote"] if at >= settled]
     return found, memory
 
 
