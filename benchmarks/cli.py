@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import structlog
 import typer
 
 from models.errors import InputError
@@ -29,6 +31,12 @@ Peers = Annotated[
         "--peers", help="Measure in the same run what people would use in maskstream's place."
     ),
 ]
+
+
+@app.callback()
+def quiet() -> None:
+    """Keep what the service's parts log out of the figures."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
 
 
 @app.command()

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Frame, Page
 
 WIDTH, HEIGHT, RATE = 640, 480, 30
-BITS, BLOCK = 14, 24
+BITS, BLOCK = 14, 20
 SETTLE_SECONDS = 6.0
 CONNECT_SECONDS = 30.0
 END_SECONDS = 2.0
@@ -44,7 +44,7 @@ LONGEST_SECONDS = 2**BITS / RATE - SETTLE_SECONDS - CONNECT_SECONDS
 """A number must not come again while a picture with it may still be on its way."""
 
 Seen = list[tuple[float, int]]
-"""(display time in ms, number in its pixels) of each picture that a video element showed."""
+"""(display time in ms, number in its pixels, -1 if unreadable) of each picture that was shown."""
 
 HOOKS = """
 const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
@@ -75,23 +75,29 @@ WATCH = """
   if (!video) return false;
   const list = (seen[name] = []);
   const canvas = document.createElement('canvas');
-  canvas.width = BITS * BLOCK; canvas.height = BLOCK;
+  canvas.width = 2 * BITS * BLOCK; canvas.height = BLOCK;
   const context = canvas.getContext('2d', {willReadFrequently: true});
+  const isBright = (block) =>
+    context.getImageData(block * BLOCK + BLOCK / 2, BLOCK / 2, 1, 1).data[1] > 128;
   const look = (now, meta) => {
-    context.drawImage(video, 0, video.videoHeight - BLOCK, canvas.width, BLOCK,
-      0, 0, canvas.width, BLOCK);
+    // Sender and service may make the picture smaller.
+    const scale = video.videoHeight / HEIGHT;
+    context.drawImage(video, 0, video.videoHeight - scale * BLOCK, scale * canvas.width,
+      scale * BLOCK, 0, 0, canvas.width, BLOCK);
     let number = 0;
     for (let bit = 0; bit < BITS; bit += 1) {
-      const pixel = context.getImageData(bit * BLOCK + BLOCK / 2, BLOCK / 2, 1, 1).data;
-      number |= (pixel[1] > 128 ? 1 : 0) << bit;
+      if (isBright(bit) === isBright(BITS + bit)) number = NaN;
+      number += isBright(bit) ? 2 ** bit : 0;
     }
-    list.push([meta.expectedDisplayTime, number]);
+    list.push([meta.expectedDisplayTime, Number.isNaN(number) ? -1 : number]);
     video.requestVideoFrameCallback(look);
   };
   video.requestVideoFrameCallback(look);
   return true;
 }
-""".replace("BITS", str(BITS)).replace("BLOCK", str(BLOCK))
+"""
+for name, value in {"BITS": BITS, "BLOCK": BLOCK, "HEIGHT": HEIGHT}.items():
+    WATCH = WATCH.replace(name, str(value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +167,13 @@ def shrunk(picture: Pixels) -> Pixels:
 
 
 def numbered(picture: Pixels, number: int) -> Pixels:
-    """A copy of a 640x480 picture with a number in blocks along its lower edge."""
+    """A copy of a 640x480 picture with a number in blocks along its lower edge.
+
+    The bits are followed by their opposites, so that a misread number is told (as -1).
+    """
     out = picture.copy()
-    for bit in range(BITS):
-        shade = 235 if number >> bit & 1 else 20
+    for bit in range(2 * BITS):
+        shade = 235 if (number >> bit % BITS & 1) ^ (bit >= BITS) else 20
         out[HEIGHT - BLOCK :, bit * BLOCK : (bit + 1) * BLOCK] = shade
     return out
 
@@ -232,7 +241,7 @@ def latencies(local: Seen, remote: Seen) -> list[tuple[float, float]]:
         shown.setdefault(number, []).append(at)
     found = []
     for at, number in remote:
-        for later in range(PREVIEW_GAP + 1):
+        for later in range(PREVIEW_GAP + 1 if number >= 0 else 0):
             times = shown.get(number + later, [])
             if before := bisect_right(times, at):
                 found.append((at, at - times[before - 1] + later * 1e3 / RATE))

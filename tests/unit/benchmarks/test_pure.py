@@ -132,10 +132,16 @@ def test_a_number_that_was_never_shown_before_was_misread() -> None:
     assert roundtrip.latencies([(10.0, 1)], [(20.0, 7), (5.0, 1)]) == []
 
 
+def test_a_number_that_cannot_be_read_tells_nothing() -> None:
+    assert roundtrip.latencies([(10.0, -1), (11.0, 0)], [(20.0, -1)]) == []
+
+
 def test_pictures_carry_their_number_in_their_lower_edge() -> None:
     picture = roundtrip.numbered(np.full((480, 640, 3), 128, np.uint8), 0b10_0000_0000_0101)
     middles = picture[480 - roundtrip.BLOCK // 2, roundtrip.BLOCK // 2 :: roundtrip.BLOCK, 1]
-    bits = [bool(shade > 128) for shade in middles[: roundtrip.BITS]]
+    blocks = [bool(shade > 128) for shade in middles[: 2 * roundtrip.BITS]]
+    bits, opposites = blocks[: roundtrip.BITS], blocks[roundtrip.BITS :]
+    assert opposites == [not bit for bit in bits]
     assert [n for n, bit in enumerate(bits) if bit] == [0, 2, 13]
     assert (picture[: 480 - roundtrip.BLOCK] == 128).all()
 
