@@ -262,6 +262,30 @@ def test_a_stream_is_added_and_removed(
     assert service.get("/api/streams") == {"streams": []}
 
 
+def test_a_camera_is_added_with_its_faces_hidden(
+    service: peers.Service, chromium: Chromium, artifacts: Path
+) -> None:
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto(service.url)
+        page.get_by_test_id("add-hidden").check()
+        add_stream(page, "hall", "demo:")
+        expect_tile(page, "hall", "live")
+        expect(page.get_by_test_id("add-hidden")).not_to_be_checked()
+        add_stream(page, "yard", "demo:")
+        expect_tile(page, "yard", "live")
+        page.get_by_test_id("tile-hall").click()
+        expect_new_frames(page)
+        original = page.get_by_test_id("original")
+        expect(original).to_have_attribute("aria-disabled", "true")
+        expect(original).to_have_attribute("title", re.compile("privacy"))
+        page.screenshot(path=artifacts / "page-hidden.png", full_page=True)
+        hidden = {s["name"]: s["privacy"] for s in service.get("/api/streams")["streams"]}
+        assert hidden == {"hall": "blur", "yard": "none"}
+        remove_stream(page, "hall")
+        remove_stream(page, "yard")
+
+
 def test_a_bad_camera_address_gets_plain_words_and_no_password_is_shown(
     service: peers.Service, chromium: Chromium, artifacts: Path, free_port: Callable[[], int]
 ) -> None:

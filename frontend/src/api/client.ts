@@ -1,4 +1,4 @@
-import type { Info, StreamStatus } from "./types";
+import type { Info, Privacy, StreamStatus } from "./types";
 
 /** Where the service answers: the folder that this page was loaded from. */
 export function serviceUrl(path: string): string {
@@ -57,11 +57,15 @@ export async function getInfo(): Promise<Info> {
   return (await call(serviceUrl("api/info"))).json();
 }
 
-export async function addStream(name: string, url: string): Promise<StreamStatus> {
+export async function addStream(
+  name: string,
+  url: string,
+  privacy: Privacy,
+): Promise<StreamStatus> {
   const response = await call(serviceUrl("api/streams"), {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ name, url }),
+    body: JSON.stringify({ name, url, privacy }),
   });
   return response.json();
 }

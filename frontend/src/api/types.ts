@@ -31,8 +31,12 @@ export interface FrameResult {
 
 export type StreamState = "connecting" | "live" | "stale" | "retrying" | "ended" | "waiting";
 
+/** What viewers see of faces: all, or a mosaic. */
+export type Privacy = "none" | "blur";
+
 export interface StreamStatus {
   name: string;
+  privacy: Privacy;
   kind: "webrtc" | "rtsp" | "file" | "demo";
   source: string;
   state: StreamState;

@@ -12,8 +12,9 @@ interface Entry {
   url: string;
   user: string;
   password: string;
+  hidden: boolean;
 }
-const NOTHING: Entry = { name: "", url: "", user: "", password: "" };
+const NOTHING: Entry = { name: "", url: "", user: "", password: "", hidden: false };
 
 /** The form that adds a camera by its address. */
 export function AddCamera() {
@@ -37,7 +38,8 @@ export function AddCamera() {
     if (wrong !== null) return;
     setBusy(true);
     try {
-      await addStream(name, withCredentials(url, entry.user, entry.password));
+      const whole = withCredentials(url, entry.user, entry.password);
+      await addStream(name, whole, entry.hidden ? "blur" : "none");
       setEntry(NOTHING);
       setAdded(name);
       nameInput.current?.focus();
@@ -106,6 +108,15 @@ export function AddCamera() {
           <PlusIcon /> {busy ? "Adding…" : "Add"}
         </button>
       </div>
+      <label class="tick">
+        <input
+          type="checkbox"
+          data-testid="add-hidden"
+          checked={entry.hidden}
+          onChange={({ currentTarget }) => change({ hidden: currentTarget.checked })}
+        />
+        <span>Hide faces from viewers</span>
+      </label>
       <div id="add-fault" role="alert">
         {fault && (
           <p class="fault" data-testid="add-error">
