@@ -9,7 +9,7 @@ from models.errors import WeightsError
 
 __all__ = ["DEFAULT", "SHIPPED", "Weights", "WeightsError", "names", "resolve", "sha256"]
 
-DEFAULT = "maskstream-v2"
+DEFAULT = "maskstream-v3"
 SHIPPED = Path(__file__).resolve().parent / "weights"
 
 

@@ -338,7 +338,7 @@ class Classifier(Section):
     """Tells masks."""
 
     weights: str = Field(
-        default="maskstream-v2", min_length=1, description="a shipped name, or a model card's path"
+        default="maskstream-v3", min_length=1, description="a shipped name, or a model card's path"
     )
     runtime: Literal["auto", "openvino", "torch"] = Field(
         default="auto", description="auto: torch on a CUDA GPU, else openvino"

@@ -263,7 +263,7 @@ def test_what_cannot_be_done_is_said_before_the_work(tmp_path, formats, serve, m
 
 
 def test_the_command_names_what_is_wrong(tmp_path):
-    words = [str(Path(sys.executable).parent / "maskstream"), "export", "maskstream-v2"]
+    words = [str(Path(sys.executable).parent / "maskstream"), "export", "maskstream-v3"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     found = subprocess.run(
         [*words, "--data", str(tmp_path / "none"), "--to", str(tmp_path / "out")],
