@@ -44,8 +44,8 @@ KNOWN_DATA = {
 LIMITATIONS = (
     "Few real faces in public data wear a mask incorrectly; the class is learnt mostly from "
     "painted ones, and the interval of its recall is wide.",
-    "Of the 12K set's Validation and Test parts only the pictures are measured that have no copy in "
-    "Train: its file names tell which are copies. The street scenes are the better guide.",
+    "Of the 12K set's Validation and Test parts only the pictures are measured that have no copy "
+    "in Train: its file names tell which are copies. The street scenes are the better guide.",
     "Side faces, faces under 24 px, hands, scarves, beards and cups before the mouth are rare in "
     "the data. Temperature and threshold were fitted on the validation faces reported here.",
     "Not fit for identifying people or for decisions about them without a person's review.",
