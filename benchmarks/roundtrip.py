@@ -14,7 +14,6 @@ import json
 import statistics
 import subprocess
 import tempfile
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -231,10 +230,11 @@ def _playing(page: Page) -> Frame:
 
 
 def latencies(local: Seen, remote: Seen) -> list[tuple[float, float]]:
-    """(when a returned picture was shown, how late), ms, by the last showing of its number before.
+    """(when a returned picture was shown, how late), ms, by the nearest showing of its number.
 
     A busy browser's preview leaves pictures out: one of the next few then tells when the number
-    would have been shown. A picture of which nothing was shown before is left out, as misread.
+    would have been shown. It may also show a picture after it has come back: then the latency is
+    below 0, and counts as that.
     """
     shown: dict[int, list[float]] = {}
     for at, number in local:
@@ -242,9 +242,9 @@ def latencies(local: Seen, remote: Seen) -> list[tuple[float, float]]:
     found = []
     for at, number in remote:
         for later in range(PREVIEW_GAP + 1 if number >= 0 else 0):
-            times = shown.get(number + later, [])
-            if before := bisect_right(times, at):
-                found.append((at, at - times[before - 1] + later * 1e3 / RATE))
+            if times := shown.get(number + later):
+                nearest = min(times, key=lambda time: abs(at - time))
+                found.append((at, at - nearest + later * 1e3 / RATE))
                 break
     return found
 

@@ -111,7 +111,7 @@ def test_a_bug_in_a_peers_measurement_is_no_reason() -> None:
 # --- the round trip -------------------------------------------------------------------------------
 
 
-def test_a_returned_picture_is_as_late_as_its_numbers_last_showing() -> None:
+def test_a_returned_picture_is_as_late_as_its_number_s_nearest_showing() -> None:
     local = [(0.0, 1), (33.0, 2), (66.0, 3), (5000.0, 2)]
     assert roundtrip.latencies(local, [(90.0, 2), (4000.0, 3), (5010.0, 2)]) == [
         (90.0, 57.0),
@@ -128,8 +128,8 @@ def test_a_number_that_the_preview_left_out_is_told_by_the_next() -> None:
     assert roundtrip.latencies([(0.0, 1), (100.0, 9)], [(150.0, 2)]) == []
 
 
-def test_a_number_that_was_never_shown_before_was_misread() -> None:
-    assert roundtrip.latencies([(10.0, 1)], [(20.0, 7), (5.0, 1)]) == []
+def test_a_picture_that_the_preview_shows_after_it_came_back_counts_below_nought() -> None:
+    assert roundtrip.latencies([(10.0, 1)], [(20.0, 7), (5.0, 1)]) == [(5.0, -5.0)]
 
 
 def test_a_number_that_cannot_be_read_tells_nothing() -> None:
