@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+import structlog
 from playwright.sync_api import Browser
 
 from tests import peers
@@ -53,6 +54,13 @@ def pytest_terminal_summary(
         terminalreporter.write_line(
             f"{left_out} tests on real pictures were left out: {shared_folder()} is not there"
         )
+
+
+@pytest.fixture(autouse=True)
+def logs_as_ever() -> Iterator[None]:
+    """What a command that was tried makes of the logs is undone for the next test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
