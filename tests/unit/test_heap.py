@@ -3,8 +3,6 @@
 import subprocess
 import sys
 
-import pytest
-
 COUNT = """
 import ctypes, re, sys, threading
 if "share" in sys.argv:
@@ -30,7 +28,6 @@ print(len(re.findall("<heap nr", open(sys.argv[1]).read())))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's own")
 def test_threads_share_two_heaps(tmp_path):
     def heaps(*words):
         command = [sys.executable, "-c", COUNT, str(tmp_path / "info"), *words]
