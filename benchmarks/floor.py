@@ -17,6 +17,7 @@ import numpy as np
 
 from stream_server.app import load_models, make_encoder, stream_options
 from stream_server.classify.crops import crops
+from stream_server.detect.centerface import CenterFaceDetector
 from stream_server.frames import Picture, Pixels
 from stream_server.publish.encode import VideoEncoder
 from stream_server.settings import Settings
@@ -54,9 +55,12 @@ class Floor:
 def alone(file: Path, batch: int) -> Floor:
     """Of this camera's pictures; crops are classified `batch` (at least 1) at a time.
 
-    A detection includes shrinking the picture to the detector's input.
+    A detection includes shrinking the picture to the detector's input; it has one thread, as in the
+    company of other cameras' detections: what more threads cost by waiting is no work.
     """
     detector, _, selected, card = load_models(Settings())
+    if isinstance(detector, CenterFaceDetector):
+        detector = CenterFaceDetector(threads=1, precision=detector.precision)
     pictures = [Picture.from_bgr(bgr) for bgr in _pictures(file, DETECTED)]
     boxes = [detector.detect(picture) for picture in pictures]
     seen = [

@@ -11,7 +11,9 @@ import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from statistics import mean
 
 from benchmarks.cameras import wait_live
 from benchmarks.clips import write_camera
@@ -26,7 +28,11 @@ VISITORS, VISIT_SECONDS = 3, 12.0
 
 @dataclass(frozen=True, slots=True)
 class Soak:
-    """`slope_mb_per_minute` is fitted after the first 30 % of the time."""
+    """`slope_mb_per_minute` is fitted after the first 30 % of the time.
+
+    `rss_mb_each_minute` is the mean of each minute's samples, so that a plateau can be told from a
+    slope.
+    """
 
     cameras: int
     minutes: float
@@ -34,6 +40,7 @@ class Soak:
     rss_mb_start: float
     rss_mb_end: float
     slope_mb_per_minute: float | None
+    rss_mb_each_minute: list[float]
     open_files_start: int
     open_files_end: int
 
@@ -75,6 +82,12 @@ def _fitted(cameras: int, visits: int, points: list[tuple[float, float, int]]) -
         rss_mb_start=points[0][1],
         rss_mb_end=points[-1][1],
         slope_mb_per_minute=slope,
+        rss_mb_each_minute=[round(mean(values), 1) for values in _by_minute(points)],
         open_files_start=points[0][2],
         open_files_end=points[-1][2],
     )
+
+
+def _by_minute(points: list[tuple[float, float, int]]) -> list[list[float]]:
+    minutes = groupby(points, key=lambda point: int(point[0] // 60))
+    return [[rss for _, rss, _ in group] for _, group in minutes]

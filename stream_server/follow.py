@@ -36,6 +36,12 @@ EFFORTS: Mapping[Step, Effort] = {
     Step.FEWER_FRAMES: Effort(detect=3, recheck=3),
 }
 SMALLER_INPUT = 0.75
+CROWD_SECONDS = 0.01
+"""A frame that waited longer than this for its turn comes in a crowd."""
+CROWD_DETECT = 2.5
+"""In a crowd only detections overdue by this factor are made: cameras whose frames come at the same
+instant would else all detect on the same frame, and the last of them be late. Below the 3 that
+keeps a face shown from one detection to the next (`tracker.SHOWN_SECONDS`)."""
 FIRST_VERDICT_SECONDS = 0.5
 """A face appears with its first verdict, or without one when none comes for so long."""
 CONCEALING_DETECT = 0.4
@@ -119,7 +125,7 @@ class Follower:
             if self._concealment is not None:
                 effort = replace(effort, detect=CONCEALING_DETECT)
             tracks, crops = await loop.run_in_executor(
-                analyser.workers, self._see, frame, step, effort
+                analyser.workers, self._see, frame, step, effort, time.monotonic()
             )
             await self._judge(tracks, crops, frame.captured)
             hidden = self._hidden(frame.captured)
@@ -136,9 +142,13 @@ class Follower:
         gone = self._tracker.expire(float("inf") if all_faces else now)
         return self._left(gone, now, wall)
 
-    def _see(self, frame: Frame, step: Step, effort: Effort) -> tuple[list[Track], list[Pixels]]:
+    def _see(
+        self, frame: Frame, step: Step, effort: Effort, asked: float
+    ) -> tuple[list[Track], list[Pixels]]:
         """Blocking: bring all boxes to this frame, detect if due, cut out what to classify."""
         picture, now = frame.picture, frame.captured
+        if time.monotonic() - asked > CROWD_SECONDS and self._concealment is None:
+            effort = replace(effort, detect=max(effort.detect, CROWD_DETECT))
         lost = self._carry(picture, now)
         tracks = self._tracker.tracks
         since = now - self._detected
@@ -148,12 +158,12 @@ class Follower:
             self._tracker.update(self._analyser.detect(picture, scale), now)
             self._detected = now
             self._stream.detected()
-        asked = [
+        unsure = [
             track
             for track in self._tracker.tracks
             if track.shown(now) and not track.missed and self._informs(track, now, effort)
         ]
-        return asked, self._analyser.crop(picture, [track.box for track in asked])
+        return unsure, self._analyser.crop(picture, [track.box for track in unsure])
 
     def _carry(self, picture: Picture, now: float) -> bool:
         """Bring all boxes to this picture; returns whether optical flow lost one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
@@ -118,6 +118,15 @@ class Picture:
     def copy(self) -> Picture:
         """A picture of its own that may be drawn on."""
         return Picture(self.i420.copy())
+
+
+AnyPicture = Picture | Callable[[], Picture]
+"""A picture, or a function that makes it."""
+
+
+def made(picture: AnyPicture) -> Picture:
+    """The picture itself."""
+    return picture if isinstance(picture, Picture) else picture()
 
 
 def _converted(pixels: Pixels, code: int) -> Pixels:

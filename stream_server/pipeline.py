@@ -76,9 +76,6 @@ class Pipeline:
     async def _analyse(self, frames: LatestSlot[Frame], analysed: LatestSlot[Analysis]) -> None:
         while True:
             frame = await frames.get()
-            if reason := self._skipped(frame):
-                self._stream.dropped("analyse", reason)
-                continue
             self._metrics.stage_seconds("wait", time.monotonic() - frame.captured)
             sight = await self._follower.look(frame, self._shedding.step)
             analysis = self.latest = Analysis(frame, sight.faces, sight.hidden)
@@ -92,15 +89,17 @@ class Pipeline:
             if self._publisher.drawn_for and analysed.put(due) is not None:
                 self._stream.dropped("publish", "superseded")
 
-    def _skipped(self, frame: Frame) -> str | None:
-        """Why a frame is not looked at: load, or nobody to see it between two others."""
+    def skips(self, captured: float) -> str | None:
+        """Why the frame captured then is not to be looked at: load, or nobody to see it between
+        two others. Asked once for each frame, in order, by whoever brings them.
+        """
         if self._shedding.step >= Step.FEWER_FRAMES:
             reason, fps = "shed", SHED_FPS
         elif not self._publisher.viewers and not self._results.readers:
             reason, fps = "unwatched", self._unwatched_fps
         else:
             return None
-        return None if self._thinning.due(frame.captured, fps) else reason
+        return None if self._thinning.due(captured, fps) else reason
 
     def _account(self, analysis: Analysis) -> None:
         now = time.monotonic()

@@ -8,16 +8,24 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from stream_server.frames import CameraPacket, FaceBox, Picture, Pixels
+from stream_server.frames import AnyPicture, CameraPacket, FaceBox, Picture, Pixels
 
 
 class PictureSink(Protocol):
     """Where a source puts its pictures; callable from any thread, never blocks, newest wins."""
 
     def __call__(
-        self, picture: Picture, *, captured: float, media_time: float | None = None
+        self,
+        picture: AnyPicture,
+        *,
+        captured: float,
+        media_time: float | None = None,
     ) -> None:
-        """`captured`: monotonic seconds when the encoded frame had arrived; times in seconds."""
+        """`captured`: monotonic seconds when the encoded frame had arrived; times in seconds.
+
+        A function makes the picture: it is called before this returns, and only for a picture
+        that will be looked at, since bringing a decoded frame into our form is not cheap.
+        """
 
 
 class PacketSink(Protocol):

@@ -33,6 +33,7 @@ from stream_server.flow.shedding import Step
 from stream_server.follow import Follower
 from stream_server.frames import (
     Analysis,
+    AnyPicture,
     Face,
     FaceEvent,
     Frame,
@@ -40,6 +41,7 @@ from stream_server.frames import (
     Pixels,
     Privacy,
     check_stream_name,
+    made,
 )
 from stream_server.pipeline import Pipeline
 from stream_server.ports import FrameSource, PacketSink
@@ -342,13 +344,20 @@ class Stream:
         return self.kind == "webrtc" and self._peer is None
 
     def _receive(
-        self, picture: Picture, *, captured: float, media_time: float | None = None
+        self,
+        picture: AnyPicture,
+        *,
+        captured: float,
+        media_time: float | None = None,
     ) -> None:
         """The sink given to the source; called from its thread."""
-        now = time.monotonic()
+        now = self._picture_at = time.monotonic()
         self._metrics.frame_in()
+        if reason := self._pipeline.skips(captured):
+            self._metrics.dropped("analyse", reason)
+            return
+        picture = made(picture)
         self._standstill.see(picture, now)
-        self._picture_at = now
         frame = Frame(
             self.name,
             self._metrics.frames_in,

@@ -35,6 +35,7 @@ LEFT_OUT: dict[str, dict[str, object]] = {
     "small pictures first": {"small_share": 0.0},
     "cross-entropy (focal loss instead)": {"loss": "focal", "label_smoothing": 0.0},
 }
+TAUGHT = "nothing, a teacher added"
 COLUMNS = {
     "val_folder_accuracy": "face pictures, accuracy",
     "val_scenes_accuracy": "scenes ≥ 24 px, accuracy",
@@ -76,6 +77,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--faces", type=int, default=5000, help="views an epoch (%(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[7], help="runs of each kind")
     parser.add_argument("--only", nargs="+", choices=LEFT_OUT, default=list(LEFT_OUT))
+    parser.add_argument("--teacher", type=Path, help="also try what a teacher (a .pt file) adds")
     return parser.parse_args(arguments)
 
 
@@ -86,10 +88,13 @@ def ablate(
     options: argparse.Namespace,
 ) -> Rows:
     """Train with each ingredient of `options.only` left out, with each of `options.seeds`."""
+    changes = {name: LEFT_OUT[name] for name in options.only}
+    if options.teacher:
+        changes[TAUGHT] = {"teacher": str(options.teacher)}
     rows: Rows = {}
-    for name in options.only:
+    for name, change in changes.items():
         for seed in options.seeds:
-            settings = {**budget, **LEFT_OUT[name], "seed": seed}
+            settings = {**budget, **change, "seed": seed}
             folder = options.out / f"without {name}, seed {seed}".replace(" ", "-")
             config = load_config("best", settings=settings)
             open_run(folder, config, resume=(folder / "checkpoints").exists())

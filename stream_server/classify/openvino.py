@@ -23,6 +23,9 @@ log = structlog.get_logger(__name__)
 # The network's shape follows the batch. A size seen for the first time costs ten times its later
 # price, so only these occur, and all are run once at the start.
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+FEW = 4
+"""So many crops run on one thread: a second one would save 0.3 ms of the 1.8 of a single crop, and
+cost 1.2 ms of CPU time, most of it spent in waiting for its share of the next layer."""
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
@@ -51,12 +54,13 @@ class OpenVinoClassifier:
         self.precision, self.reason = chosen.precision, chosen.reason
         self._card = weights.card
         core = ov.Core()
-        compiled = compile_network(core, weights, self.precision, threads)
-        self._request = compiled.create_infer_request()
+        few = compile_network(core, weights, self.precision, 1).create_infer_request()
+        many = compile_network(core, weights, self.precision, threads).create_infer_request()
+        self._requests = {bucket: few if bucket <= FEW else many for bucket in BUCKETS}
         self.device = f"CPU: {core.get_property('CPU', 'FULL_DEVICE_NAME')}"
         size = weights.card.input_size
-        for bucket in BUCKETS:
-            self._request.infer([np.zeros((bucket, size, size, 3), np.uint8)])
+        for bucket, request in self._requests.items():
+            request.infer([np.zeros((bucket, size, size, 3), np.uint8)])
 
     @property
     def labels(self) -> Sequence[str]:
@@ -71,8 +75,9 @@ class OpenVinoClassifier:
         check_crops(crops, self.input_size)
         rows = np.empty((len(crops), len(self.labels)), np.float32)
         for start, stop, bucket in batches(len(crops), BUCKETS):
-            self._request.infer([padded(crops[start:stop], bucket)], share_inputs=True)
-            rows[start:stop] = self._request.get_output_tensor(0).data[: stop - start]
+            request = self._requests[bucket]
+            request.infer([padded(crops[start:stop], bucket)], share_inputs=True)
+            rows[start:stop] = request.get_output_tensor(0).data[: stop - start]
         return rows
 
 

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ NMS_IOU = 0.3
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 COMPILED_SIZES = 8
 THREADS_PER_INFERENCE = 4
+COMPANY_SECONDS = 1.0
+"""After two detections have met, for so long each gets one thread: together they are done sooner,
+and no thread spins while it waits for its share of a layer."""
 # A heatmap that fires everywhere (noise, a broken encoder) must not make NMS quadratic for long.
 MAX_CANDIDATES = 1000
 
@@ -84,8 +88,29 @@ def check_options(long_side: int | None, threshold: float) -> None:
         raise ModelError(f"detector threshold {threshold} is not between 0 and 1")
 
 
+class Company:
+    """Whether detections meet. Times are seconds of one clock."""
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._until = float("-inf")
+
+    def come(self, now: float) -> bool:
+        """One begins; returns whether it has, or lately had, company."""
+        if self._running:
+            self._until = now + COMPANY_SECONDS
+        self._running += 1
+        return now < self._until
+
+    def go(self) -> None:
+        """One is over."""
+        self._running -= 1
+
+
 class CenterFaceDetector:
     """`FaceDetector` on the CPU. Thread-safe; a size is compiled when first seen, 8 are kept.
+
+    A detection alone gets up to four threads, those of several callers at once one each.
 
     `long_side` fixes the long side of the network's input in px (default: see `input_size`),
     `threshold` is the least score of a face, `threads` the CPU threads to use (0: all).
@@ -107,34 +132,36 @@ class CenterFaceDetector:
         check_options(long_side, threshold)
         self._long_side = long_side
         self._threshold = threshold
-        threads = threads or len(os.sched_getaffinity(0))
-        self._streams = max(1, threads // THREADS_PER_INFERENCE)
+        self._threads = threads or len(os.sched_getaffinity(0))
         self.precision = precision
-        self._config = {
-            # OpenVINO's default (bf16 where the CPU lists it) kills the process on some machines.
-            "INFERENCE_PRECISION_HINT": HINTS[self.precision],
-            "INFERENCE_NUM_THREADS": str(threads),
-            "NUM_STREAMS": str(self._streams),
-            # A thread bound to a core waits for whoever else is on it; this is not our machine.
-            "ENABLE_CPU_PINNING": "NO",
-        }
         self._core = ov.Core()
         self._model = read_model(self._core)
         self._lookup = threading.Lock()
         self._compiling = threading.Lock()
-        self._running = threading.BoundedSemaphore(self._streams)
-        self._networks: OrderedDict[tuple[int, int], Network] = OrderedDict()
+        self._company = Company()
+        self._running = threading.BoundedSemaphore(self._threads)
+        self._networks: OrderedDict[tuple[int, int], Networks] = OrderedDict()
 
     def detect(self, picture: Picture, scale: float = 1.0) -> list[FaceBox]:
         """Faces in pixel coordinates of `picture`, best score first, at most `MAX_FACES`."""
         width, height = input_size(picture.width, picture.height, self._long_side, scale)
-        network = self._network(width, height)
+        networks = self._compiled(width, height)
         small = shrink(picture, width, height)
-        with self._running:
-            maps = network.infer(small)
+        with self._running, self._in_company() as in_company:
+            maps = (networks.narrow if in_company else networks.wide).infer(small)
         return face_boxes(*decode(*maps, self._threshold), picture, (width, height))
 
-    def _network(self, width: int, height: int) -> "Network":
+    @contextmanager
+    def _in_company(self) -> Iterator[bool]:
+        with self._lookup:
+            in_company = self._company.come(time.monotonic())
+        try:
+            yield in_company
+        finally:
+            with self._lookup:
+                self._company.go()
+
+    def _compiled(self, width: int, height: int) -> "Networks":
         size = width, height
         if found := self._known(size):
             return found
@@ -142,15 +169,30 @@ class CenterFaceDetector:
         with self._compiling:
             if found := self._known(size):
                 return found
-            network = Network(self._core, self._model, width, height, self._config)
+            networks = self._compile(width, height)
             with self._lookup:
-                self._networks[size] = network
+                self._networks[size] = networks
                 while len(self._networks) > COMPILED_SIZES:
                     self._networks.popitem(last=False)
         log.debug("detector_compiled", detector=self.name, width=width, height=height)
-        return network
+        return networks
 
-    def _known(self, size: tuple[int, int]) -> "Network | None":
+    def _compile(self, width: int, height: int) -> "Networks":
+        def network(streams: int) -> Network:
+            config = {
+                # OpenVINO's default (bf16 where the CPU lists it) kills some machines' processes.
+                "INFERENCE_PRECISION_HINT": HINTS[self.precision],
+                "INFERENCE_NUM_THREADS": str(self._threads),
+                "NUM_STREAMS": str(streams),
+                # A thread bound to a core waits for whoever else is on it; this is not our machine.
+                "ENABLE_CPU_PINNING": "NO",
+            }
+            return Network(self._core, self._model, width, height, config)
+
+        wide = network(max(1, self._threads // THREADS_PER_INFERENCE))
+        return Networks(wide, network(self._threads) if self._threads > 1 else wide)
+
+    def _known(self, size: tuple[int, int]) -> "Networks | None":
         with self._lookup:
             if size in self._networks:
                 self._networks.move_to_end(size)
@@ -189,6 +231,14 @@ class Network:
                 request.get_output_tensor(index).data.copy() for index in range(4)
             )
         return heatmap, scale, offset, landmarks
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """One input size, compiled for a detection alone and for those that have company."""
+
+    wide: Network
+    narrow: Network
 
 
 def weights_file() -> Path:

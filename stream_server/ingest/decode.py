@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from typing import Literal
 
 import av
@@ -200,9 +200,12 @@ def _gather(frame: VideoFrame, width: int, height: int, rotation: int) -> Pictur
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A decoded picture with its times (s): `captured` monotonic, `media_time` of the source."""
+    """A decoded picture with its times (s): `captured` monotonic, `media_time` of the source.
 
-    picture: Picture
+    `make` brings it into our form, which costs as much as a tenth of a decode or more.
+    """
+
+    make: Callable[[], Picture]
     captured: float
     media_time: float
 
@@ -345,8 +348,8 @@ class PacketDecoder:
         stamp = seconds(frame.pts, frame.time_base or self._stream.time_base)
         media_time = self._timeline.place(stamp, elapsed)
         self.rotation = frame.rotation
-        picture = self._normalise(frame, self._stream.sample_aspect_ratio)
-        return Shot(picture, captured, media_time)
+        make = partial(self._normalise, frame, self._stream.sample_aspect_ratio)
+        return Shot(make, captured, media_time)
 
 
 def _interval(stream: VideoStream) -> float:

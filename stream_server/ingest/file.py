@@ -107,7 +107,7 @@ class FileSource:
                 relay.feed(packet, arrived)
                 for shot in decoder.feed(packet, arrived=arrived, lag=lag):
                     count += 1
-                    reader.deliver(shot.picture, shot.captured, shot.media_time)
+                    reader.deliver(shot.make, shot.captured, shot.media_time)
                 relay.check_upright(decoder.rotation)
                 if reader.stopped:
                     return False
@@ -117,7 +117,7 @@ class FileSource:
             ) from None
         for shot in decoder.flush(now=time.monotonic()):
             count += 1
-            reader.deliver(shot.picture, shot.captured, shot.media_time)
+            reader.deliver(shot.make, shot.captured, shot.media_time)
         if count == 0:
             raise SourceUnsupported(
                 f"no picture of {self._path} can be decoded: is it a complete video file?"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from stream_server.errors import SourceError, SourceUnreachable
-from stream_server.frames import Picture
+from stream_server.frames import AnyPicture
 from stream_server.ports import PictureSink
 
 # How long a cancelled `drive` waits for the thread to end in good order.
@@ -47,8 +47,13 @@ class Reader(threading.Thread):
         """Sleep until `deadline` (monotonic); False when asked to stop."""
         return not self._stop_asked.wait(max(0.0, deadline - time.monotonic()))
 
-    def deliver(self, picture: Picture, captured: float, media_time: float | None) -> None:
-        """Hand a picture on, unless asked to stop."""
+    def deliver(
+        self,
+        picture: AnyPicture,
+        captured: float,
+        media_time: float | None,
+    ) -> None:
+        """Hand a picture, or how to make it, on, unless asked to stop."""
         with self._gate:
             if not self._stop_asked.is_set():
                 self._sink(picture, captured=captured, media_time=media_time)

@@ -304,7 +304,7 @@ class RtspSource:
             captured, begun = begun if held_back else arrived, arrived
             relay.feed(packet, captured)
             for shot in decoder.feed(packet, arrived=captured, lag=lag):
-                reader.deliver(shot.picture, shot.captured, shot.media_time)
+                reader.deliver(shot.make, shot.captured, shot.media_time)
             asked = time.monotonic()
 
     def _opening_failed(self, error: av.error.FFmpegError, seconds: float) -> SourceError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
@@ -40,7 +41,7 @@ class WebRtcSource:
                 assert isinstance(frame, VideoFrame)
                 assert frame.pts is not None
                 sink(
-                    self._normalise(frame),
+                    partial(self._normalise, frame),
                     captured=self._arrival(frame.pts),
                     media_time=frame.time,
                 )

@@ -43,6 +43,23 @@ class FakeCamera:
             await asyncio.sleep(self._period)
 
 
+class LazyCamera:
+    """A FakeCamera that makes only the pictures that are wanted, and counts both."""
+
+    def __init__(self) -> None:
+        self.given = self.made = 0
+
+    async def run(self, sink: PictureSink) -> None:
+        while True:
+            self.given += 1
+            sink(self._make, captured=time.monotonic())
+            await asyncio.sleep(0.02)
+
+    def _make(self) -> Picture:
+        self.made += 1
+        return Picture.from_bgr(np.full((HEIGHT, WIDTH, 3), self.made % 256, np.uint8))
+
+
 class FilmingCamera:
     """A FakeCamera whose packets can be had too: H.264, a key frame each tenth picture."""
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from stream_server.frames import Picture
+from stream_server.frames import AnyPicture, Picture, made
 from stream_server.ingest.reader import Reader
 from stream_server.ports import FrameSource
 
@@ -31,9 +31,13 @@ class Collector:
     drops: dict[str, int] = field(default_factory=dict)
 
     def __call__(
-        self, picture: Picture, *, captured: float, media_time: float | None = None
+        self,
+        picture: AnyPicture,
+        *,
+        captured: float,
+        media_time: float | None = None,
     ) -> None:
-        self.shown.append(Shown(picture, captured, media_time, time.monotonic()))
+        self.shown.append(Shown(made(picture), captured, media_time, time.monotonic()))
 
     def count_drop(self, reason: str, count: int) -> None:
         """The source's `on_drop`."""

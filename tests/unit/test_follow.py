@@ -220,6 +220,36 @@ def test_a_settled_face_is_detected_and_classified_rarely_and_drawn_always(watch
     assert 8 <= sum(watch.analyser.crops) <= 11
 
 
+@pytest.fixture
+def crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every frame waits for its turn."""
+    monkeypatch.setattr("stream_server.follow.CROWD_SECONDS", -1.0)
+
+
+@pytest.mark.usefixtures("crowd")
+@pytest.mark.parametrize("step", [Step.NOTHING, Step.FEWER_FRAMES])
+def test_in_a_crowd_faces_are_detected_later_and_drawn_always(watch: Watch, step: Step) -> None:
+    watch.looks(1.0, step=step)
+    watch.analyser.scales.clear()
+    for _ in range(40):
+        assert watch.look(step=step).faces
+    assert 5 <= len(watch.analyser.scales) <= 8
+
+
+@pytest.mark.usefixtures("crowd")
+def test_in_a_crowd_a_face_is_found_all_the_same(watch: Watch) -> None:
+    watch.looks(0.5, every=1 / 30)
+    assert watch.told() == [(APPEARED, 1, Verdict.WITHOUT_MASK)]
+
+
+@pytest.mark.usefixtures("crowd")
+def test_hidden_faces_are_looked_for_as_soon_in_a_crowd(private: Watch) -> None:
+    private.looks(1.0)
+    private.analyser.scales.clear()
+    private.looks(1.0)
+    assert len(private.analyser.scales) >= 9
+
+
 def test_a_face_that_looks_changed_is_classified_at_once(watch: Watch) -> None:
     watch.looks(1.2, 1 / 30)
     while watch.analyser.crops[-1]:

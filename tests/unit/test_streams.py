@@ -38,7 +38,7 @@ from stream_server.streams import (
     StreamStatus,
 )
 from stream_server.telemetry.metrics import Metrics
-from tests.fakes.camera import FACE, FakeAnalyser
+from tests.fakes.camera import FACE, FakeAnalyser, LazyCamera
 
 OPTIONS = StreamOptions(
     stale_seconds=0.6, retry_initial=0.05, retry_maximum=0.2, keep_seconds=0.5, max_streams=3
@@ -348,6 +348,21 @@ async def test_nobody_watching_means_fewer_frames_looked_at(house: House) -> Non
         assert status.frames_dropped["analyse/unwatched"] > 20
         with stream.results.subscribe():
             await until(hub, "cam", lambda s: s.analysed_fps > 25)
+
+
+async def test_a_picture_that_nobody_will_look_at_is_not_even_made(house: House) -> None:
+    camera = LazyCamera()
+    async with house.open(replace(OPTIONS, unwatched_fps=10)) as hub:
+        hub.publish("browser", camera, allow_new=True)
+        stream = hub.get("browser")
+        await asyncio.sleep(1.0)
+        assert camera.given > 30
+        assert 7 <= camera.made <= 13
+        assert stream.status().frames_in == camera.given
+        with stream.results.subscribe():
+            made, given = camera.made, camera.given
+            await asyncio.sleep(0.5)
+            assert camera.made - made >= camera.given - given - 1
 
 
 async def test_a_face_appears_changes_and_leaves_once_each_and_a_person_is_counted(

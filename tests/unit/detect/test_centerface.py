@@ -1,5 +1,7 @@
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -11,10 +13,10 @@ from hypothesis import strategies as st
 from skimage.data import astronaut
 
 from stream_server.detect import centerface
-from stream_server.detect.centerface import CenterFaceDetector, decode
+from stream_server.detect.centerface import CenterFaceDetector, Company, decode
 from stream_server.detect.geometry import MAX_FACES
 from stream_server.errors import ModelError
-from stream_server.frames import Picture
+from stream_server.frames import FaceBox, Picture
 
 Maps = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -35,6 +37,37 @@ def _put(maps: Maps, row: int, column: int, score: float, width: float, height: 
     offset[0, :, row, column] = 0.25, -0.25
     # y before x; fractions of the box from its corner
     landmarks[0, :, row, column] = [0.4, 0.3, 0.4, 0.7, 0.6, 0.5, 0.8, 0.35, 0.8, 0.65]
+
+
+def test_detections_have_company_while_they_meet_and_a_little_longer() -> None:
+    company = Company()
+    assert not company.come(0.0)
+    company.go()
+    assert not company.come(0.1), "one after the other"
+    assert company.come(0.2), "the second of two"
+    company.go()
+    company.go()
+    assert company.come(1.1)
+    company.go()
+    assert not company.come(1.3)
+
+
+def test_detections_that_meet_find_what_one_alone_finds() -> None:
+    picture = Picture.from_bgr(np.ascontiguousarray(astronaut()[..., ::-1]))
+    detector = CenterFaceDetector(threads=2)
+    (alone,) = detector.detect(picture)
+    barrier = threading.Barrier(2)
+
+    def detect(_: int) -> list[FaceBox]:
+        barrier.wait()
+        return detector.detect(picture)
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(5):
+            for (met,) in pool.map(detect, range(2)):
+                assert (met.x0, met.y0, met.x1, met.y1, met.score) == pytest.approx(
+                    (alone.x0, alone.y0, alone.x1, alone.y1, alone.score), abs=1e-2
+                )
 
 
 def test_decode_one_face_by_hand() -> None:
@@ -103,10 +136,10 @@ def test_a_size_seen_again_is_not_compiled_again(monkeypatch: pytest.MonkeyPatch
         return real(*args)
 
     monkeypatch.setattr(centerface, "Network", counting)
-    detector = CenterFaceDetector()
+    detector = CenterFaceDetector(threads=2)
     for _ in range(3):
         detector.detect(Picture(np.zeros((96, 64), np.uint8)))
-    assert compiled == [(64, 64)]
+    assert compiled == [(64, 64)] * 2, "for a detection alone, and for those in company"
 
 
 def test_more_faces_than_the_cap() -> None:

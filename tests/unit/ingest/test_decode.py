@@ -44,8 +44,8 @@ def pictures(path: Path, **options: int) -> list[Picture]:
         found = []
         for packet in container.demux(stream):
             if packet.size:
-                found += [shot.picture for shot in decoder.feed(packet, arrived=0.0, lag=0.0)]
-        return found + [shot.picture for shot in decoder.flush(now=0.0)]
+                found += [shot.make() for shot in decoder.feed(packet, arrived=0.0, lag=0.0)]
+        return found + [shot.make() for shot in decoder.flush(now=0.0)]
 
 
 def corners(picture: Picture) -> list[tuple[int, int, int]]:
@@ -239,7 +239,7 @@ def feed_all(clip: Path, lag: float, drops: dict[str, int]) -> list[int]:
             if packet.size:
                 shots += decoder.feed(packet, arrived=number * 0.04, lag=lag if number else 0.0)
         shots += decoder.flush(now=9.0)
-    return [read_counter(shot.picture.y) for shot in shots]
+    return [read_counter(shot.make().y) for shot in shots]
 
 
 B_FRAMES = {"preset": "ultrafast", "bf": "2", "b_strategy": "0", "b-pyramid": "none"}
@@ -275,7 +275,7 @@ def test_pictures_come_in_order_and_carry_their_own_arrival(tmp_path):
                 arrivals[packet.pts] = float(number)
                 shots += decoder.feed(packet, arrived=float(number), lag=0.0)
         shots += decoder.flush(now=99.0)
-    assert [read_counter(shot.picture.y) for shot in shots] == list(range(12))
+    assert [read_counter(shot.make().y) for shot in shots] == list(range(12))
     assert [shot.captured for shot in shots] == [arrivals[pts] for pts in sorted(arrivals)]
     assert [shot.captured for shot in shots] != sorted(arrivals.values())
 
@@ -295,7 +295,7 @@ def broken(clip: Path, numbers: Collection[int], on_drop) -> list[int]:
                 sent = av.Packet(noise)
                 sent.pts, sent.dts, sent.time_base = packet.pts, packet.dts, packet.time_base
             shots += decoder.feed(sent, arrived=number * 0.04, lag=0.0)
-    return [read_counter(shot.picture.y) for shot in shots]
+    return [read_counter(shot.make().y) for shot in shots]
 
 
 def test_broken_packets_are_counted_and_the_next_key_frame_is_whole_again(tmp_path):
@@ -387,7 +387,7 @@ def sparing(
 
 def whole(clip: Path) -> dict[int, Picture]:
     """All pictures by their media time in 1/25 s, decoded without a gap."""
-    return {round(shot.media_time * 25): shot.picture for _, _, shot in sparing(clip, "all", bool)}
+    return {round(shot.media_time * 25): shot.make() for _, _, shot in sparing(clip, "all", bool)}
 
 
 @settings(max_examples=25, deadline=None)
@@ -407,7 +407,7 @@ def test_no_change_between_extents_spoils_a_picture(structures, name, extent, tu
     places = [place for place, _ in shown]
     assert places == sorted(set(places))
     for place, shot in shown:
-        assert (shot.picture.i420 == expected[place].i420).all(), f"{name}: picture {place}"
+        assert (shot.make().i420 == expected[place].i420).all(), f"{name}: picture {place}"
 
 
 @pytest.mark.parametrize("name", STRUCTURES)

@@ -15,7 +15,7 @@ import av
 import pytest
 
 from stream_server.errors import SourceUnsupported
-from stream_server.frames import Picture
+from stream_server.frames import AnyPicture, made
 from stream_server.ingest import decode
 from stream_server.ingest import file as file_module
 from stream_server.ingest.decode import Decoding
@@ -36,9 +36,9 @@ async def play(source: FileSource, seconds: float | None = None) -> list[Seen]:
     """What a source delivers until its end, or for so many seconds."""
     seen: list[Seen] = []
 
-    def sink(picture: Picture, *, captured: float, media_time: float | None = None) -> None:
+    def sink(picture: AnyPicture, *, captured: float, media_time: float | None = None) -> None:
         assert media_time is not None
-        seen.append(Seen(read_counter(picture.y), captured, media_time, time.monotonic()))
+        seen.append(Seen(read_counter(made(picture).y), captured, media_time, time.monotonic()))
 
     try:
         async with asyncio.timeout(seconds):
@@ -156,9 +156,9 @@ async def test_a_file_that_was_deleted_plays_on(tmp_path):
     clip = make_clip(tmp_path / "clip.mp4", frames=5, paint=counter)
     seen: list[int] = []
 
-    def sink(picture: Picture, *, captured: float, media_time: float | None = None) -> None:
+    def sink(picture: AnyPicture, *, captured: float, media_time: float | None = None) -> None:
         clip.unlink(missing_ok=True)
-        seen.append(read_counter(picture.y))
+        seen.append(read_counter(made(picture).y))
 
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.8):

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from stream_server.errors import SourceEnded, SourceUnreachable
-from stream_server.frames import Picture
+from stream_server.frames import AnyPicture, Picture
 from stream_server.ingest.reader import SETTLE_SECONDS, STUCK_LIMIT, Reader, drive
 
 PICTURE = Picture(np.zeros((3, 2), np.uint8))
 
 
-def nowhere(picture: Picture, *, captured: float, media_time: float | None = None) -> None:
+def nowhere(picture: AnyPicture, *, captured: float, media_time: float | None = None) -> None:
     """A sink that keeps nothing."""
 
 
@@ -51,7 +51,7 @@ async def test_a_bug_in_the_body_is_raised_as_it_is():
 async def test_pictures_arrive_and_none_after_the_end():
     got: list[tuple[float, float | None]] = []
 
-    def sink(picture: Picture, *, captured: float, media_time: float | None = None) -> None:
+    def sink(picture: AnyPicture, *, captured: float, media_time: float | None = None) -> None:
         got.append((captured, media_time))
 
     late: list[Reader] = []

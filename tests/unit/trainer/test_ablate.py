@@ -64,6 +64,11 @@ def test_runs_are_compared_on_validation_faces(tmp_path, monkeypatch, capsys):
     record = json.loads((tmp_path / "out" / "ablation.json").read_text())
     assert record["rows"]["nothing"][0]["val_folder_accuracy"] == 0.75
     assert ablate.main(words) == 0, "it goes on where it was"
+    del trained[:]
+    teacher = str(tmp_path / "teacher.pt")
+    assert ablate.main([*words, "--teacher", teacher]) == 0
+    assert [config.teacher for _, config in trained] == [None] * 4 + [teacher] * 2
+    assert "| nothing, a teacher added | 0.750" in capsys.readouterr().out
 
 
 def test_wrong_data_is_one_line(tmp_path, capsys):
