@@ -47,7 +47,7 @@ def cameras(
     peers: Peers = False,
     out: Json = None,
 ) -> None:
-    """A wall of 720p cameras from a real RTSP server; with --peers 1, 2, 4 … of them."""
+    """A wall of 720p cameras from a real RTSP server; with --peers 1, 2, 3, 4, 6 … of them."""
     from benchmarks.cameras import measure
 
     _check(clip, out)

@@ -35,18 +35,21 @@ ENOUGH_FPS, SOON_MS = 10.0, 150.0
 
 
 def compare_cameras(most: int, seconds: float, clip: Path | None) -> tuple[Figures, str]:
-    """1, 2, 4 … `most` cameras through ours and through each peer, in turns.
+    """1, 2, 3, 4, 6, 8, 12 … `most` cameras through ours and through each peer, in turns.
 
+    A peer that held two counts in a row no more is not asked for greater ones.
     Gives ours at `most` cameras with the peers' and the ratios beside, and a table for people.
     """
     ours: list[Wall] = []
     peers: dict[str, list[CameraRow | NotMeasured]] = {name: [] for name in CAMERAS}
     with wall.camera_file(clip) as file:
         with rtsp_camera(file) as url:
-            for count in doubling(most):
+            for count in rising(most):
                 _progress(f"{count} cameras: maskstream")
                 ours.append(wall.measure_at(url, count, seconds))
                 for name, rows in peers.items():
+                    if beaten(rows):
+                        continue
                     _progress(f"{count} cameras: {name}")
                     rows.append(attempted(partial(camera_row, name, count, url, seconds)))
         figures = asdict(wall.floored(ours[-1], file))
@@ -128,12 +131,16 @@ def cpu_ms_per_frame_seen(row: Viewing | RelayRow) -> float:
     return 1e3 * row.cpu_cores_all / max(1e-9, row.viewers * row.viewer_fps_mean)
 
 
-def doubling(most: int) -> list[int]:
-    """1, 2, 4 … and `most` itself."""
-    counts = [1]
-    while 2 * counts[-1] < most:
-        counts.append(2 * counts[-1])
-    return counts if most == 1 else [*counts, most]
+def rising(most: int) -> list[int]:
+    """1, 2, 3, 4, 6, 8, 12 … and `most` itself: by a third or a half from one to the next."""
+    powers = [2**n for n in range(most.bit_length())]
+    return sorted({n for p in powers for n in (p, p * 3 // 2) if n <= most} | {most})
+
+
+def beaten(rows: Sequence[CameraRow | NotMeasured]) -> bool:
+    """Whether a peer held none of its last two counts, by the kinder measure."""
+    last = rows[-2:]
+    return len(last) == 2 and not held(last, "decoded_to_verdict_p95_ms")
 
 
 def held(rows: Iterable[Wall | CameraRow | NotMeasured], p95_key: str) -> int:

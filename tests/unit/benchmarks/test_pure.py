@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import cameras, compare, roundtrip
-from benchmarks.compare import doubling, held, markdown
+from benchmarks.compare import beaten, held, markdown, rising
 from benchmarks.figures import slope_per_minute
 from benchmarks.floor import Floor, Shares
 from benchmarks.peers.contest import CameraRow, NotMeasured, attempted
@@ -68,10 +68,11 @@ def test_a_wall_on_which_nothing_was_judged_has_no_latency() -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "counts"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])]
+    ("most", "counts"),
+    [(1, [1]), (2, [1, 2]), (5, [1, 2, 3, 4, 5]), (12, [1, 2, 3, 4, 6, 8, 12])],
 )
-def test_cameras_are_doubled_up_to_the_number_asked_for(most: int, counts: list[int]) -> None:
-    assert doubling(most) == counts
+def test_cameras_rise_up_to_the_number_asked_for(most: int, counts: list[int]) -> None:
+    assert rising(most) == counts
 
 
 def row(count: int, fps: float, p95: float | None) -> CameraRow:
@@ -82,6 +83,16 @@ def test_cameras_are_held_that_are_judged_often_and_soon() -> None:
     rows = [row(1, 30, 50), row(2, 10, 150), row(4, 9.9, 100), row(8, 20, 151), row(16, 20, None)]
     assert held(rows, "arrival_to_verdict_p95_ms") == 2
     assert held([NotMeasured("no network")], "arrival_to_verdict_p95_ms") == 0
+
+
+def test_a_peer_is_beaten_when_it_held_none_of_its_last_two_counts() -> None:
+    good, slow = row(2, 30, 50), row(3, 4, 900)
+    assert not beaten([])
+    assert not beaten([slow])
+    assert not beaten([slow, good])
+    assert not beaten([good, slow])
+    assert beaten([good, slow, slow])
+    assert beaten([NotMeasured("no network")] * 2)
 
 
 def test_ratios_are_told_only_where_there_is_something_to_compare_with() -> None:
