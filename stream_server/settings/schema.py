@@ -344,7 +344,9 @@ class Classifier(Section):
         default="auto", description="auto: torch on a CUDA GPU, else openvino"
     )
     device: str = Field(
-        default="auto", pattern=r"auto|cpu|cuda(?::\d+)?", description="auto, cpu, cuda or cuda:N"
+        default="auto",
+        pattern=r"auto|cpu|cuda(?::\d+)?",
+        description="auto, cpu, cuda (all GPUs together) or cuda:N (that one)",
     )
     precision: Literal["auto", "fp32", "fp16", "bf16"] = Field(
         default="auto", description="auto, fp32, fp16 or bf16"
