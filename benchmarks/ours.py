@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.figures import Figures, figures
 from stream_server.app import make_encoder, open_inference, stream_options, workers
-from stream_server.frames import Analysis, Picture
+from stream_server.frames import Analysis, AnyPicture
 from stream_server.ingest import schemes
 from stream_server.ingest.file import FileSource
 from stream_server.ports import FrameSource, PacketSink, PictureSink
@@ -40,7 +40,9 @@ class UnpacedSource:
     async def run(self, sink: PictureSink) -> None:
         """Deliver each picture when there is room for it."""
 
-        def deliver(picture: Picture, *, captured: float, media_time: float | None = None) -> None:
+        def deliver(
+            picture: AnyPicture, *, captured: float, media_time: float | None = None
+        ) -> None:
             # A time-out, because the reader cannot be stopped while it waits here.
             if self._room.acquire(timeout=STALLED_SECONDS):
                 sink(picture, captured=captured, media_time=media_time)
