@@ -10,8 +10,8 @@ from stream_server.annotate.layout import Rect, even_box
 from stream_server.frames import FaceBox, Picture, Pixels
 
 CELLS = 8
-"""Cells across the longer side of a hidden region: about five across the face itself."""
-MARGIN = 0.3
+"""Cells across the longer side of a hidden region: about four across the face itself."""
+MARGIN = 0.45
 """Of the box's size, on each side: hair, ears and chin, and what the box is late by."""
 
 

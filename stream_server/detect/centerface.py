@@ -33,6 +33,10 @@ THREADS_PER_INFERENCE = 4
 COMPANY_SECONDS = 1.0
 """After two detections have met, for so long each gets one thread: together they are done sooner,
 and no thread spins while it waits for its share of a layer."""
+DOWN, WIDER, LOWER = 0.122, 1.07, 0.943
+"""Labelled boxes against CenterFace's, medians over 988 faces of the training street scenes: their
+middle is so much lower (share of the height), their sides are so many times as long."""
+
 # A heatmap that fires everywhere (noise, a broken encoder) must not make NMS quadratic for long.
 MAX_CANDIDATES = 1000
 
@@ -62,7 +66,10 @@ def decode_cells(
     extent = np.exp(values[1::-1].T) * 4
     centre = (np.stack([columns, rows], 1) + values[3:1:-1].T + 0.5) * 4
     corner = centre - extent / 2
-    boxes = np.concatenate([corner, corner + extent], 1).astype(np.float32)
+    # Framed as in the sets that the classifier learnt from: brow to chin instead of hair to mouth.
+    framed = extent * (WIDER, LOWER)
+    middle = centre + extent * (0, DOWN)
+    boxes = np.concatenate([middle - framed / 2, middle + framed / 2], 1).astype(np.float32)
     points = values[4:].T.reshape(-1, 5, 2)[:, :, ::-1]
     points = points * extent[:, None] + corner[:, None]
     keep = _not_overlapped(corner, extent, scores)

@@ -74,8 +74,9 @@ def test_decode_one_face_by_hand() -> None:
     maps = _maps(20, 40)
     _put(maps, 10, 30, 0.9, width=24, height=32)
     boxes, scores, landmarks = decode(*maps, 0.5)
-    # centre x = (30 - 0.25 + 0.5) * 4 = 121, y = (10 + 0.25 + 0.5) * 4 = 43
-    assert boxes == pytest.approx(np.float32([[109, 27, 133, 59]]), abs=1e-3)
+    # centre x = (30 - 0.25 + 0.5) * 4 = 121, y = (10 + 0.25 + 0.5) * 4 + 0.122 * 32 = 46.904;
+    # 1.07 * 24 = 25.68 wide, 0.943 * 32 = 30.176 high
+    assert boxes == pytest.approx(np.float32([[108.16, 31.816, 133.84, 61.992]]), abs=1e-3)
     assert scores.tolist() == pytest.approx([0.9])
     expected = [[116.2, 39.8], [125.8, 39.8], [121, 46.2], [117.4, 52.6], [124.6, 52.6]]
     assert landmarks[0] == pytest.approx(np.float32(expected), abs=1e-3)
@@ -88,7 +89,7 @@ def test_decode_orders_by_score_and_drops_what_overlaps() -> None:
     _put(maps, 30, 30, 0.9, 20, 20)
     boxes, scores, _ = decode(*maps, 0.5)
     assert scores.tolist() == pytest.approx([0.9, 0.8])
-    assert boxes[1, 0] == pytest.approx((6 + 0.25) * 4 - 10)
+    assert boxes[1, 0] == pytest.approx((6 + 0.25) * 4 - 1.07 * 10)
 
 
 def test_decode_keeps_only_scores_over_the_threshold() -> None:
