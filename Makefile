@@ -28,7 +28,9 @@ demo: $(VENV)/.demo ## install if need be, then serve a demonstration (PORT=8000
 
 test: $(VENV)/.dev $(VENV)/.tools frontend/node_modules/.dev ## install if need be, then run all tests (ARGS="-k word")
 	$(NPM) test
-	$(BIN)/python -m pytest $(ARGS)
+# Symbols are bound at the start: pytest's faulthandler gives signal handlers a stack of 16 KB, which
+# glibc's lazy binding overflows where AMX registers are in use: a timeout would end as a crash.
+	LD_BIND_NOW=1 $(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.dev frontend/node_modules/.dev ## lint, types, imports; the page's too
 	$(BIN)/ruff check .

@@ -127,7 +127,8 @@ async def _by_track(clip: Clip, analyser: Analyser, metrics: Metrics, fps: float
     for number, (t, picture) in enumerate(clip.pictures()):
         if thinning.due(t, fps):
             frame = Frame("clip", number, t, t, t, picture)
-            sight = await follower.look(frame, Step.NOTHING)
+            async with follower:  # with all answers in before the next frame
+                sight = await follower.look(frame, Step.NOTHING)
             seen.append((t, picture.width, picture.height, sight.faces))
     return seen
 

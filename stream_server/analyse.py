@@ -95,14 +95,16 @@ class Analyser:
         stream: str = "",
         urgent: bool = True,
         deadline: float | None = None,
+        patience: float = 0.0,
     ) -> npt.NDArray[np.float32]:
-        """Probabilities (n, labels) of crops; `deadline` is in monotonic seconds.
+        """Probabilities (n, labels) of crops; `deadline` is in monotonic seconds, for `patience`
+        seconds they may wait for company.
 
         Raises `Overloaded` if the batcher shed them.
         """
         started = time.perf_counter()
         probabilities = await self._batcher.classify(
-            faces, stream=stream, urgent=urgent, deadline=deadline
+            faces, stream=stream, urgent=urgent, deadline=deadline, patience=patience
         )
         self._metrics.stage_seconds("classify", time.perf_counter() - started)
         return probabilities

@@ -6,6 +6,11 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
 
 from stream_server.analyse import Analyser
 from stream_server.errors import Overloaded
@@ -22,7 +27,7 @@ from stream_server.frames import (
     Verdict,
 )
 from stream_server.telemetry.metrics import Metrics, StreamMetrics
-from stream_server.track.cadence import Effort, classification_due, detection_due
+from stream_server.track.cadence import SAME_SHARE, Effort, classification_due, detection_due
 from stream_server.track.conceal import Concealment
 from stream_server.track.evidence import Evidence, quality
 from stream_server.track.motion import Motion
@@ -47,6 +52,10 @@ FIRST_VERDICT_SECONDS = 0.5
 CONCEALING_DETECT = 0.4
 """Where faces are hidden, detections come so much sooner, whatever the load: none is more than
 0.1 s old, so that pictures held back for `conceal.HELD_SECONDS` have had two."""
+RECHECK_PATIENCE = 0.08
+"""Seconds for which a crop of a face whose verdict stands may wait for others to be classified
+with: no frame waits for it, and a crop by itself costs twice what it costs in company. Well below
+`evidence.AGAINST_SECONDS`, so that no change is told later for it."""
 LEAST_WAIT_SHARE = 0.5
 """Crops may wait for this share of the budget even when it is used up already: where detection
 alone is over budget, nobody would ever get a verdict otherwise."""
@@ -58,6 +67,7 @@ class Person:
 
     evidence: Evidence
     classified: float = float("-inf")
+    rechecked: bool = False  # a crop is with the classifier, and no frame waits for it
     appeared: float | None = None
     told: Verdict = Verdict.UNCERTAIN
     told_at: float = 0.0
@@ -80,6 +90,16 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What the classifier said of a track's crop from the frame captured then."""
+
+    track: int
+    probabilities: npt.NDArray[np.float32]
+    quality: float
+    captured: float
+
+
+@dataclass(frozen=True, slots=True)
 class Sight:
     """What one frame showed: the faces to draw, what happened for the first time, and, by track,
     the places to hide."""
@@ -90,7 +110,11 @@ class Sight:
 
 
 class Follower:
-    """Follows the faces of one stream. Frames come one after the other, never two at once."""
+    """Follows the faces of one stream. Frames come one after the other, never two at once.
+
+    Frames are looked at within `async with`, which bounds the classifications that no frame waits
+    for; an error in one of them cancels the block.
+    """
 
     def __init__(
         self,
@@ -115,11 +139,28 @@ class Follower:
         self._detected = float("-inf")
         self._size: tuple[int, int] | None = None
         self._looking = False
+        self._rechecks = asyncio.TaskGroup()
+        self._answers: list[Answer] = []
+
+    async def __aenter__(self) -> Self:
+        self._rechecks = await asyncio.TaskGroup().__aenter__()
+        for person in self._people.values():
+            person.rechecked = False  # what was under way in an earlier block has ended with it
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._rechecks.__aexit__(kind, error, trace)
 
     async def look(self, frame: Frame, step: Step) -> Sight:
         """The faces of the next frame, with no more effort than the shedding `step` allows."""
         self._looking = True
         try:
+            self._take_answers()
             loop = asyncio.get_running_loop()
             analyser, effort = self._analyser, EFFORTS[step]
             if self._concealment is not None:
@@ -189,37 +230,74 @@ class Follower:
         if person is None:
             evidence = Evidence(self._analyser.labels, self._analyser.uncertain_below)
             person = self._people[track.id] = Person(evidence, told_at=now)
+        if person.rechecked and not self._urgent(track):
+            return False
         since = now - person.classified
         return classification_due(person.evidence.settled, track.followed, since, effort)
 
+    def _urgent(self, track: Track) -> bool:
+        """Whether this frame is to show what its crop says: a new, doubtful or changed face."""
+        return not self._people[track.id].evidence.settled or track.followed < SAME_SHARE
+
     async def _judge(self, tracks: Sequence[Track], crops: Sequence[Pixels], now: float) -> None:
-        """Ask for new and doubtful faces, and apart from them for those whose verdict stands."""
-        by_urgency: dict[bool, list[tuple[Track, Pixels]]] = {}
+        """Await the answers on new, doubtful and changed faces; ask again, without waiting, for
+        those whose verdict stands."""
+        urgent: list[tuple[Track, Pixels]] = []
+        settled: list[tuple[Track, Pixels]] = []
         for track, crop in zip(tracks, crops, strict=True):
-            urgent = not self._people[track.id].evidence.settled
-            by_urgency.setdefault(urgent, []).append((track, crop))
-        async with asyncio.TaskGroup() as group:
-            for urgent, asked in by_urgency.items():
-                group.create_task(self._classify(asked, urgent, now))
+            (urgent if self._urgent(track) else settled).append((track, crop))
+        if settled:
+            for track, _ in settled:
+                self._people[track.id].rechecked = True
+            self._rechecks.create_task(self._recheck(settled, now))
+        if urgent:
+            least = time.monotonic() + LEAST_WAIT_SHARE * self._latency_budget
+            await self._classify(urgent, now, deadline=max(now + self._latency_budget, least))
+            self._take_answers()
+
+    async def _recheck(self, asked: Sequence[tuple[Track, Pixels]], now: float) -> None:
+        due = time.monotonic() + RECHECK_PATIENCE + self._latency_budget
+        await self._classify(asked, now, deadline=due, patience=RECHECK_PATIENCE)
 
     async def _classify(
-        self, asked: Sequence[tuple[Track, Pixels]], urgent: bool, now: float
+        self,
+        asked: Sequence[tuple[Track, Pixels]],
+        now: float,
+        *,
+        deadline: float,
+        patience: float = 0.0,
     ) -> None:
-        least = time.monotonic() + LEAST_WAIT_SHARE * self._latency_budget
+        """Have the classifier look at crops of the frame of `now`."""
+        crops = [crop for _, crop in asked]
         try:
             rows = await self._analyser.classify(
-                [crop for _, crop in asked],
+                crops,
                 stream=self._name,
-                urgent=urgent,
-                deadline=max(now + self._latency_budget, least),
+                urgent=not patience,
+                deadline=deadline,
+                patience=patience,
             )
         except Overloaded:
             # The verdicts that stand are shown; the batcher has counted the crops.
+            for track, _ in asked:
+                if person := self._people.get(track.id):
+                    person.rechecked = False
             return
         for (track, crop), row in zip(asked, rows, strict=True):
-            person = self._people[track.id]
-            person.evidence.add(row, quality(crop, track.box), now)
-            person.classified = now
+            self._answers.append(Answer(track.id, row, quality(crop, track.box), now))
+
+    def _take_answers(self) -> None:
+        """Add what the classifier said to what is known: between two looks from the workers."""
+        for answer in self._answers:
+            person = self._people.get(answer.track)
+            if person is None:
+                continue
+            person.rechecked = False
+            # An earlier frame's answer may come after that of a frame that could not wait.
+            if person.classified < answer.captured:
+                person.evidence.add(answer.probabilities, answer.quality, answer.captured)
+                person.classified = answer.captured
+        self._answers.clear()
 
     def _events(self, now: float, wall: float) -> list[FaceEvent]:
         events = self._left(self._tracker.expire(now), now, wall)

@@ -64,7 +64,7 @@ class Pipeline:
     async def run(self, frames: LatestSlot[Frame]) -> None:
         """Runs until cancelled; an error that is not about one frame ends both loops."""
         analysed: LatestSlot[Analysis] = LatestSlot()
-        async with asyncio.TaskGroup() as group:
+        async with self._follower, asyncio.TaskGroup() as group:
             group.create_task(self._analyse(frames, analysed))
             group.create_task(self._publish(analysed))
 

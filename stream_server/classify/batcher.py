@@ -31,6 +31,9 @@ QUANTUM = 4
 """Crops that a stream may hand in before the next stream's turn: most pictures show no more."""
 RUN_SECONDS = 0.04
 """No run should take longer: who comes just after its start waits for all of it."""
+COMPANY = 4
+"""As many patient crops as this wait no longer: the most that one thread runs at once
+(`openvino.FEW`), and each then costs half of what it costs alone."""
 BUSY_SHARE = 0.5
 """The network's share of busy time above which waiting for company begins to pay."""
 
@@ -99,7 +102,8 @@ class BatchPolicy:
 class Request:
     """Crops of one caller. `taken` and `answered` count those handed out and come back.
 
-    `arrived` and `deadline` are seconds of the same clock. `rows` holds the answers by the first
+    `arrived`, `start_by` and `deadline` are seconds of the same clock; until `start_by` the caller
+    would rather wait for company than have an answer. `rows` holds the answers by the first
     crop they are of: two parts of a request may be in two replicas, and the second come back first.
     """
 
@@ -109,6 +113,7 @@ class Request:
     stream: str = ""
     urgent: bool = True
     deadline: float = inf
+    start_by: float = -inf
     taken: int = 0
     answered: int = 0
     rows: dict[int, Probabilities] = field(default_factory=dict)
@@ -212,6 +217,12 @@ class Waiting:
     def oldest(self) -> float:
         """When the first of the waiting requests came; infinity if none waits."""
         return min((request.arrived for request in self), default=inf)
+
+    def rests_for(self, now: float) -> float:
+        """Seconds for which all that wait would rather wait for company; 0 once one would not."""
+        if self.pending >= COMPANY:
+            return 0.0
+        return max(0.0, min((request.start_by for request in self), default=-inf) - now)
 
     def push(self, request: Request) -> list[Request]:
         """Queue a request; returns those dropped for it, which may be itself.
@@ -320,11 +331,14 @@ class Batcher:
         stream: str = "",
         urgent: bool = True,
         deadline: float | None = None,
+        patience: float = 0.0,
     ) -> Probabilities:
         """Calibrated probabilities (n, labels), float32, for BGR uint8 crops (size, size, 3).
 
-        Streams take turns, urgent crops go first. After `deadline` (seconds of the event loop's
-        clock) crops that wait are not classified any more; those in the network still are.
+        Streams take turns, urgent crops go first. For `patience` seconds these crops open no batch
+        by themselves, but go with others or when `COMPANY` of them have come. After `deadline`
+        (seconds of the event loop's clock) crops that wait are not classified any more; those in
+        the network still are.
 
         Raises `Overloaded` when crops were shed (too many waited, or the deadline came) or the
         batcher is closed, ValueError for crops of another shape, and whatever the runtime raises
@@ -337,7 +351,8 @@ class Batcher:
             return np.empty((0, len(self._classifier.labels)), np.float32)
         loop = asyncio.get_running_loop()
         due = inf if deadline is None else deadline
-        request = Request(crops, loop.time(), loop.create_future(), stream, urgent, due)
+        now = loop.time()
+        request = Request(crops, now, loop.create_future(), stream, urgent, due, now + patience)
         self._enqueue(request)
         timer = None if deadline is None else loop.call_at(deadline, self._drop_late, deadline)
         try:
@@ -396,6 +411,8 @@ class Batcher:
 
     def _closes_in(self) -> float:
         now = asyncio.get_running_loop().time()
+        if rest := self._waiting.rests_for(now):
+            return rest
         return self._policy.closes_in(self._waiting.pending, self._waiting.oldest, now)
 
     def _close_batch(self) -> list[Share]:

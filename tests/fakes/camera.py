@@ -128,6 +128,7 @@ class FakeAnalyser:
         stream: str = "",
         urgent: bool = True,
         deadline: float | None = None,
+        patience: float = 0.0,
     ) -> npt.NDArray[np.float32]:
         await asyncio.sleep(self.seconds)
         if self.error is not None:

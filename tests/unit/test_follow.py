@@ -75,9 +75,14 @@ class Watch:
         self.now += after
         self.number += 1
         frame = Frame("gate", self.number, self.now, EPOCH + self.now, None, self.picture)
-        sight = self._runner.run(self.follower.look(frame, step))
+        sight = self._runner.run(self._looked(frame, step))
         self.events += sight.events
         return sight
+
+    async def _looked(self, frame: Frame, step: Step) -> Sight:
+        """With all answers in before the next frame."""
+        async with self.follower:
+            return await self.follower.look(frame, step)
 
     def looks(self, seconds: float, every: float = 0.1, step: Step = Step.NOTHING) -> Sight:
         for _ in range(round(seconds / every)):
@@ -333,13 +338,83 @@ def test_nobody_leaves_while_a_frame_is_looked_at(watch: Watch) -> None:
         watch.analyser.seconds = 0.2
         watch.analyser.probabilities = MASK
         frame = Frame("gate", 99, watch.now + 0.3, EPOCH, None, watch.picture)
-        looking = asyncio.create_task(watch.follower.look(frame, Step.NOTHING))
-        await asyncio.sleep(0.1)
+        looking = asyncio.create_task(watch._looked(frame, Step.NOTHING))
+        await asyncio.sleep(0)
         gone = watch.follower.leave(watch.now, EPOCH, all_faces=True)
         await looking
         return gone
 
     assert watch._runner.run(both()) == []
+
+
+def _frame(watch: Watch) -> Frame:
+    watch.now += 0.1
+    return Frame("gate", 1000, watch.now, EPOCH + watch.now, None, watch.picture)
+
+
+def test_no_frame_waits_for_a_settled_face_and_it_is_asked_about_once(watch: Watch) -> None:
+    watch.looks(1)
+
+    async def looks_while_the_classifier_thinks() -> list[int]:
+        watch.analyser.seconds = 3600
+        watch.analyser.crops.clear()
+        try:
+            async with asyncio.timeout(10), watch.follower:
+                for _ in range(8):
+                    sight = await watch.follower.look(_frame(watch), Step.NOTHING)
+                    assert sight.faces[0].verdict is Verdict.WITHOUT_MASK
+                asked = list(watch.analyser.crops)
+                assert len(asyncio.all_tasks()) == 2
+                raise StopAsyncIteration
+        except* StopAsyncIteration:
+            assert len(asyncio.all_tasks()) == 1
+        return asked
+
+    assert sum(watch._runner.run(looks_while_the_classifier_thinks())) == 1
+    watch.analyser.seconds = 0
+    watch.analyser.crops.clear()
+    watch.looks(1)
+    assert 4 <= sum(watch.analyser.crops) <= 6, "asked again after the block had ended"
+
+
+def test_a_recheck_that_was_shed_is_asked_for_again(watch: Watch) -> None:
+    watch.looks(1)
+    watch.analyser.error = Overloaded("too many faces wait")
+    watch.analyser.crops.clear()
+    watch.looks(1)
+    assert sum(watch.analyser.crops) >= 8
+    assert len(watch.events) == 1
+
+
+def test_an_error_in_a_recheck_ends_the_block(watch: Watch) -> None:
+    watch.looks(1)
+    watch.analyser.error = RuntimeError("the runtime broke")
+    with pytest.raises(ExceptionGroup, match="unhandled errors") as caught:
+        watch.looks(1)
+    assert caught.group_contains(RuntimeError, match="the runtime broke")
+
+
+def test_the_answer_of_an_earlier_frame_changes_nothing_after_a_later_one(watch: Watch) -> None:
+    watch.looks(1)
+
+    async def overtaken() -> None:
+        async with watch.follower:
+            watch.analyser.seconds, watch.analyser.probabilities = 0.2, MASK
+            await watch.follower.look(_frame(watch), Step.NOTHING)
+            await watch.follower.look(_frame(watch), Step.NOTHING)
+            await asyncio.sleep(0.05)
+            watch.analyser.seconds, watch.analyser.probabilities = 0, BARE
+            changed = watch.picture.bgr()
+            changed[40:64, 8:54] = 250
+            watch.picture = Picture.from_bgr(changed)
+            await watch.follower.look(_frame(watch), Step.NOTHING)
+
+    seen = watch.follower._people[1].evidence
+    watch._runner.run(overtaken())
+    before = seen.seen
+    watch.analyser.crops.clear()
+    watch.look(0.05)
+    assert seen.seen == before + sum(watch.analyser.crops)
 
 
 class Sequences(RuleBasedStateMachine):

@@ -445,6 +445,39 @@ async def test_a_lone_caller_gets_no_window() -> None:
                 await batcher.classify([crop(number)])
 
 
+async def test_patient_crops_go_with_whoever_cannot_wait() -> None:
+    classifier = GatedClassifier()
+    async with Batcher(classifier) as batcher, asyncio.timeout(10):
+        patient = asyncio.create_task(batcher.classify([crop(1)], urgent=False, patience=60))
+        await asyncio.sleep(0.1)
+        assert classifier.batches == []
+        await batcher.classify([crop(2)], stream="other")
+        assert _is_answer(await patient, [1])
+    assert classifier.batches == [[2, 1]]
+
+
+async def test_patient_crops_that_are_enough_by_themselves_wait_no_longer() -> None:
+    classifier = GatedClassifier()
+    async with Batcher(classifier) as batcher, asyncio.timeout(10):
+        streams = "abcd"
+        await asyncio.gather(
+            *(
+                batcher.classify([crop(n)], stream=stream, urgent=False, patience=60)
+                for n, stream in enumerate(streams)
+            )
+        )
+    assert classifier.batches == [[0, 1, 2, 3]]
+
+
+async def test_a_patient_crop_without_company_is_classified_when_its_patience_ends() -> None:
+    classifier = GatedClassifier()
+    async with Batcher(classifier) as batcher, asyncio.timeout(10):
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        await batcher.classify([crop(1)], urgent=False, patience=0.2)
+        assert loop.time() - started >= 0.2
+
+
 async def test_a_request_over_the_batch_size_is_split_and_put_together() -> None:
     classifier = GatedClassifier()
     async with Batcher(classifier, max_batch=4) as batcher:
