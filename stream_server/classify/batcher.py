@@ -278,8 +278,8 @@ class Batcher:
     at most `max_pending` crops wait. The classifier is called by up to `replicas` threads at once,
     and no batch closes before one of them is free. Told on the event loop:
     `on_batch(size, seconds)` after each run, `on_wait(seconds)` when the last crop of a request
-    goes into the network, and `on_drop(reason, crops)` for crops shed with reason "overflow" or
-    "late".
+    goes into the network (its patience is no waiting), and `on_drop(reason, crops)` for crops shed
+    with reason "overflow" or "late".
     """
 
     def __init__(
@@ -420,7 +420,7 @@ class Batcher:
         batch = self._waiting.take(self._policy.size)
         for request in {share.request for share in batch}:
             if not request.waiting:
-                self._on_wait(now - request.arrived)
+                self._on_wait(max(0.0, now - max(request.arrived, request.start_by)))
         self._batches.append(batch)
         return batch
 

@@ -469,6 +469,13 @@ async def test_patient_crops_that_are_enough_by_themselves_wait_no_longer() -> N
     assert classifier.batches == [[0, 1, 2, 3]]
 
 
+async def test_patience_is_no_waiting() -> None:
+    classifier, waits = GatedClassifier(), list[float]()
+    async with Batcher(classifier, on_wait=waits.append) as batcher, asyncio.timeout(10):
+        await batcher.classify([crop(1)], urgent=False, patience=0.3)
+    assert max(waits) < 0.3
+
+
 async def test_a_patient_crop_without_company_is_classified_when_its_patience_ends() -> None:
     classifier = GatedClassifier()
     async with Batcher(classifier) as batcher, asyncio.timeout(10):
