@@ -57,9 +57,11 @@ navigator.mediaDevices.getUserMedia = async (wanted) => {
   return stream;
 };
 window.returned = new Set();
+window.connections = [];
 window.RTCPeerConnection = class extends RTCPeerConnection {
   constructor(...settings) {
     super(...settings);
+    window.connections.push(this);
     this.addEventListener('track', ({track}) => window.returned.add(track.id));
   }
 };
@@ -95,8 +97,31 @@ WATCH = """
   return true;
 }
 """
+DECODED = """
+async () => {
+  let frames = 0;
+  for (const connection of window.connections)
+    for (const report of (await connection.getStats()).values())
+      if (report.type === 'inbound-rtp' && report.kind === 'video')
+        frames += report.framesDecoded ?? 0;
+  return [performance.now(), frames];
+}
+"""
 for name, value in {"BITS": BITS, "BLOCK": BLOCK, "HEIGHT": HEIGHT}.items():
     WATCH = WATCH.replace(name, str(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a browser saw of its camera's preview (`local`) and of what returned (`remote`).
+
+    `memory` is that of the server's process tree.
+    """
+
+    local: Seen
+    remote: Seen
+    decoded_fps: float
+    memory: Sequence[Usage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +130,15 @@ class RoundTrip:
 
     `added_latency_at_end_ms` is the median of the last two seconds, `latency_growth_ms_per_minute`
     the slope over the time measured, `memory_growth_mb_per_minute` that of the whole process
-    tree's memory after the first 30 % of it.
+    tree's memory after the first 30 % of it. `decoded_fps` is what the browser received and
+    decoded, by its own statistics; `returned_fps` the new pictures that it also found the time to
+    show.
     """
 
     seconds: float
     slow: float
     sent_fps: float
+    decoded_fps: float
     returned_fps: float
     added_latency_p50_ms: float
     added_latency_p95_ms: float
@@ -131,10 +159,10 @@ def measure(seconds: float, clip: Path | None, slow: float = 1.0) -> RoundTrip:
 def measure_at(camera: Path, seconds: float, slow: float) -> RoundTrip:
     """The same with a camera's file from `numbered_camera`."""
     with service({}, slow=slow) as running:
-        seen, memory = watch(f"{running.url}/", running.process.pid, camera, seconds)
+        seen = watch(f"{running.url}/", running.process.pid, camera, seconds)
         status = running.get("/api/streams")["streams"][0]
     latency = status["capture_to_result_ms"]
-    return figures(seen, memory, slow, latency["p95"] if latency else None)
+    return figures(seen, slow, latency["p95"] if latency else None)
 
 
 @contextmanager
@@ -177,8 +205,8 @@ def numbered(picture: Pixels, number: int) -> Pixels:
     return out
 
 
-def watch(url: str, pid: int, camera: Path, seconds: float) -> tuple[dict[str, Seen], list[Usage]]:
-    """What "local" showed, "remote" once settled, and the memory of process `pid` since then.
+def watch(url: str, pid: int, camera: Path, seconds: float) -> Watched:
+    """What preview and page of the server with process `pid` show for `seconds`, once settled.
 
     Presses the page's start button if there is one. Raises RuntimeError when no picture returns.
     """
@@ -205,12 +233,15 @@ def watch(url: str, pid: int, camera: Path, seconds: float) -> tuple[dict[str, S
             # The page may have laid itself out anew since the first picture came.
             if not frame.evaluate(f"({WATCH})('remote')"):
                 raise RuntimeError("the picture that came back is gone from the page")
+            start, before = frame.evaluate(DECODED)
             with watched(pid) as memory:
                 page.wait_for_timeout(seconds * 1e3)
+            end, after = frame.evaluate(DECODED)
             found: dict[str, Any] = json.loads(frame.evaluate("() => JSON.stringify(seen)"))
         finally:
             browser.close()
-    return found, memory
+    decoded_fps = (after - before) / ((end - start) / 1e3)
+    return Watched(found["local"], found["remote"], decoded_fps, memory)
 
 
 def _playing(page: Page) -> Frame:
@@ -249,11 +280,9 @@ def latencies(local: Seen, remote: Seen) -> list[tuple[float, float]]:
     return found
 
 
-def figures(
-    seen: dict[str, Seen], memory: Sequence[Usage], slow: float, verdict_p95_ms: float | None
-) -> RoundTrip:
+def figures(seen: Watched, slow: float, verdict_p95_ms: float | None) -> RoundTrip:
     """The figures of one watched camera; raises RuntimeError when no picture can be told."""
-    local, remote = seen["local"], seen["remote"]
+    local, remote, memory = seen.local, seen.remote, seen.memory
     timed = latencies(local, remote)
     if len(timed) < 2:
         raise RuntimeError("no returned picture could be told: is the camera's number readable?")
@@ -264,6 +293,7 @@ def figures(
         seconds=span,
         slow=slow,
         sent_fps=(len(local) - 1) / ((local[-1][0] - local[0][0]) / 1e3),
+        decoded_fps=seen.decoded_fps,
         returned_fps=sum(a[1] != b[1] for a, b in pairwise(remote)) / span,
         added_latency_p50_ms=statistics.median(late),
         added_latency_p95_ms=percentile(late, 0.95),

@@ -132,8 +132,8 @@ def camera_row(name: str, cameras: int, url: str, seconds: float) -> CameraRow:
 def browser_row(name: str, camera: Path, seconds: float, slow: float) -> RoundTrip:
     """One peer before Chromium's camera, played from the file `camera`."""
     with _serving(name, BROWSER[name], "--slow", str(slow)) as (peer, url):
-        seen, memory = roundtrip.watch(url, peer.process.pid, camera, seconds)
-    return roundtrip.figures(seen, memory, slow, None)
+        seen = roundtrip.watch(url, peer.process.pid, camera, seconds)
+    return roundtrip.figures(seen, slow, None)
 
 
 @contextmanager

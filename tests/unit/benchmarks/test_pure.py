@@ -161,17 +161,18 @@ def test_a_latency_that_grows_is_seen_as_such() -> None:
     local = [(33.0 * n, n) for n in range(400)]
     remote = [(33.0 * n + 100 + 3.3 * n, n) for n in range(300)]
     memory = [Usage(float(n), 0.0, 100_000_000 + n * 1_000_000) for n in range(10)]
-    found = roundtrip.figures({"local": local, "remote": remote}, memory, 10.0, None)
+    found = roundtrip.figures(roundtrip.Watched(local, remote, 29.5, memory), 10.0, None)
     assert found.added_latency_p50_ms == pytest.approx(100 + 3.3 * 149.5, abs=4)
     assert found.added_latency_at_end_ms > 900
     assert found.latency_growth_ms_per_minute == pytest.approx(60_000 * 3.3 / 36.3, rel=0.01)
     assert found.memory_growth_mb_per_minute == pytest.approx(60)
     assert found.returned_fps == pytest.approx(1000 / 36.3, rel=0.01)
+    assert found.decoded_fps == 29.5
 
 
 def test_a_camera_of_which_nothing_can_be_told_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="could be told"):
-        roundtrip.figures({"local": [], "remote": []}, [Usage(0.0, 0.0, 1)], 1.0, None)
+        roundtrip.figures(roundtrip.Watched([], [], 0.0, [Usage(0.0, 0.0, 1)]), 1.0, None)
 
 
 # --- the wall -------------------------------------------------------------------------------------
