@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from statistics import mean
+from typing import NamedTuple
 
 from benchmarks.cameras import wait_live
 from benchmarks.clips import write_camera
@@ -26,12 +27,22 @@ SAMPLE_SECONDS = 5.0
 VISITORS, VISIT_SECONDS = 3, 12.0
 
 
+class Point(NamedTuple):
+    """The service at one time: seconds since the start, its memory, open files, and shedding."""
+
+    at: float
+    rss_mb: float
+    files: int
+    step: int
+
+
 @dataclass(frozen=True, slots=True)
 class Soak:
     """`slope_mb_per_minute` is fitted after the first 30 % of the time.
 
     `rss_mb_each_minute` is the mean of each minute's samples, so that a plateau can be told from a
-    slope.
+    slope, and `shedding_step_each_minute` the highest step of any camera: a detector that begins
+    to work at a smaller size needs memory for its network of that size.
     """
 
     cameras: int
@@ -41,6 +52,7 @@ class Soak:
     rss_mb_end: float
     slope_mb_per_minute: float | None
     rss_mb_each_minute: list[float]
+    shedding_step_each_minute: list[int]
     open_files_start: int
     open_files_end: int
 
@@ -53,7 +65,7 @@ def measure(cameras: int, minutes: float, clip: Path | None) -> Soak:
         running = stack.enter_context(service({f"camera-{n + 1}": url for n in range(cameras)}))
         wait_live(running, cameras)
         started = time.monotonic()
-        points: list[tuple[float, float, int]] = []
+        points: list[Point] = []
         visits = 0
         visitor: subprocess.Popen[bytes] | None = None
         while time.monotonic() - started < minutes * 60:
@@ -65,29 +77,28 @@ def measure(cameras: int, minutes: float, clip: Path | None) -> Soak:
                 visits += 1
             sample = running.sample()
             files = int(sample.total("process_open_fds"))
-            points.append((sample.at - started, sample.rss / 1e6, files))
+            step = int(max(sample.by("maskstream_shedding_step", "stream").values()))
+            points.append(Point(sample.at - started, sample.rss / 1e6, files, step))
             time.sleep(SAMPLE_SECONDS)
         if visitor is not None:
             visitor.kill()
             visitor.wait()
-        return _fitted(cameras, visits, points)
+        return fitted(cameras, visits, points)
 
 
-def _fitted(cameras: int, visits: int, points: list[tuple[float, float, int]]) -> Soak:
-    slope = slope_per_minute([(at, rss) for at, rss, _ in points], skip=WARM_UP_SHARE)
+def fitted(cameras: int, visits: int, points: list[Point]) -> Soak:
+    """The figures of all that was seen."""
+    slope = slope_per_minute([(p.at, p.rss_mb) for p in points], skip=WARM_UP_SHARE)
+    minutes = [list(group) for _, group in groupby(points, key=lambda p: int(p.at // 60))]
     return Soak(
         cameras=cameras,
-        minutes=points[-1][0] / 60,
+        minutes=points[-1].at / 60,
         visits=visits,
-        rss_mb_start=points[0][1],
-        rss_mb_end=points[-1][1],
+        rss_mb_start=points[0].rss_mb,
+        rss_mb_end=points[-1].rss_mb,
         slope_mb_per_minute=slope,
-        rss_mb_each_minute=[round(mean(values), 1) for values in _by_minute(points)],
-        open_files_start=points[0][2],
-        open_files_end=points[-1][2],
+        rss_mb_each_minute=[round(mean(p.rss_mb for p in minute), 1) for minute in minutes],
+        shedding_step_each_minute=[max(p.step for p in minute) for minute in minutes],
+        open_files_start=points[0].files,
+        open_files_end=points[-1].files,
     )
-
-
-def _by_minute(points: list[tuple[float, float, int]]) -> list[list[float]]:
-    minutes = groupby(points, key=lambda point: int(point[0] // 60))
-    return [[rss for _, rss, _ in group] for _, group in minutes]

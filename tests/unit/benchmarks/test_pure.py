@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from benchmarks import cameras, compare, roundtrip
+from benchmarks import cameras, compare, roundtrip, soak
 from benchmarks.compare import beaten, held, markdown, rising
 from benchmarks.figures import slope_per_minute
 from benchmarks.floor import Floor, Shares
@@ -173,6 +173,16 @@ def test_a_latency_that_grows_is_seen_as_such() -> None:
 def test_a_camera_of_which_nothing_can_be_told_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="could be told"):
         roundtrip.figures(roundtrip.Watched([], [], 0.0, [Usage(0.0, 0.0, 1)]), 1.0, None)
+
+
+def test_a_plateau_and_the_step_that_shedding_costs_are_told_apart() -> None:
+    points = [soak.Point(20.0 * n, 700.0 + 25 * (n >= 27), 19, 2 * (n == 27)) for n in range(30)]
+    found = soak.fitted(8, 40, points)
+    assert found.rss_mb_each_minute == [700.0] * 9 + [725.0]
+    assert found.shedding_step_each_minute == [0] * 9 + [2]
+    assert (found.rss_mb_start, found.rss_mb_end, found.open_files_end) == (700.0, 725.0, 19)
+    assert found.slope_mb_per_minute is not None
+    assert found.slope_mb_per_minute > 1
 
 
 # --- the wall -------------------------------------------------------------------------------------
