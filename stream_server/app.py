@@ -36,7 +36,7 @@ from stream_server.detect.geometry import FRAMES_TOGETHER
 from stream_server.detect.select import GpuDetector, prefer_gpu
 from stream_server.detect.yunet import YuNetDetector
 from stream_server.errors import MaskstreamError, ModelError, SettingsError
-from stream_server.heap import share_arenas
+from stream_server.heap import heap_trimmed, share_arenas
 from stream_server.ingest import schemes
 from stream_server.ingest.decode import Decoding
 from stream_server.ports import FaceDetector, FrameSource, PacketSink
@@ -210,6 +210,7 @@ async def open_service(settings: Settings, closing: asyncio.Event) -> AsyncItera
     started = time.monotonic()
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(lag_watched(partial(metrics.loop_lag, "main")))
+        await stack.enter_async_context(heap_trimmed())
         inference = await stack.enter_async_context(open_inference(settings, metrics))
         publishing = stack.enter_context(workers("publish"))
         hub = await stack.enter_async_context(
