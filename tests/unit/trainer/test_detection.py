@@ -17,15 +17,14 @@ from stream_server.detect.centerface import CenterFaceDetector
 from stream_server.frames import FaceBox
 from trainer.data import INCORRECT, WITH_MASK, WITHOUT_MASK, DataSet, LabelledFace
 from trainer.detection import (
-    NOBODY,
     by_detector,
     detection_figures,
     end_to_end_macro_f1,
     found_faces,
-    match,
     scene,
 )
 from trainer.judge import Judged, Question
+from trainer.matching import NOBODY, as_detected, match
 
 PLACE = Path("scene.png")
 FACE = (180.0, 70.0, 270.0, 180.0)
