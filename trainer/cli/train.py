@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from trainer.cli import need
+from trainer.cli import need, warnings_only
 
 
 def train(
@@ -76,4 +76,6 @@ def train(
         read_run(out)
         config = out / "config.yaml"
     limit = timedelta(minutes=limit_time) if limit_time is not None else None
-    run(data, load_config(preset, config, changed), out, name, resume=resume, limit=limit)
+    chosen = load_config(preset, config, changed)
+    with warnings_only():
+        run(data, chosen, out, name, resume=resume, limit=limit)
