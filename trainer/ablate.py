@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean
 
 from models.errors import InputError
-from trainer.cli import need, warnings_only
+from trainer.cli import need
 from trainer.config import TrainConfig, load_config
 from trainer.data import Crops
 from trainer.sets import Held, read_faces, read_held, read_pools
@@ -56,9 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         base = load_config("best", settings=budget)
         faces = read_faces(options.data)
         held = read_held(faces)
-        with warnings_only():
-            pools = read_pools(faces, held, base)
-        rows = ablate(pools, held, budget, options)
+        rows = ablate(read_pools(faces, held, base), held, budget, options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

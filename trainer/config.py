@@ -70,7 +70,6 @@ class TrainConfig:
     small_share: Annotated[float, Field(ge=0, le=1)] = 0.75
     augment: bool = True
     faces_per_epoch: Count | None = 10_000
-    detected: bool = True
     painted: Annotated[int, Field(ge=0)] = 12_000
     hard: Annotated[int, Field(ge=0)] = 4_000
     shares: Shares | None = Shares()

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import multiclass_f1_score
+from torchvision.ops import box_iou
 
 from models.card import ModelCard
 from models.errors import InputError
@@ -18,6 +19,7 @@ from trainer.data.pictures import read_picture
 from trainer.evaluate import among
 from trainer.judge import (
     Answer,
+    Box,
     Done,
     Faces,
     Judged,
@@ -30,9 +32,11 @@ from trainer.judge import (
     stacked,
     within,
 )
-from trainer.matching import NOBODY, Indices, box_of, match
 
+IOU = 0.4
 SIZES = (16, 24, 40)
+NOBODY = -1
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,9 +104,30 @@ def look_by_detector(detector: FaceDetector, card: ModelCard) -> Look:
     return look
 
 
+def match(faces: Sequence[Box], found: Sequence[FaceBox]) -> Indices:
+    """Which of `faces` (boxes in pixels) each detection has found, or NOBODY: D indices.
+
+    The best score chooses first; each takes the free face that it overlaps most, by at least
+    `IOU`.
+    """
+    face_of = np.full(len(found), NOBODY, np.int64)
+    if not faces or not found:
+        return face_of
+    corners = [(box.x0, box.y0, box.x1, box.y1) for box in found]
+    overlaps = box_iou(
+        torch.tensor(corners, dtype=torch.float64), torch.tensor(faces, dtype=torch.float64)
+    ).numpy()
+    for index in np.argsort([-box.score for box in found], kind="stable"):
+        best = int(overlaps[index].argmax())
+        if overlaps[index, best] >= IOU:
+            face_of[index] = best
+            overlaps[:, best] = 0
+    return face_of
+
+
 def scene(judged: Judged) -> Scene:
     """The detections of one picture matched to its labelled faces."""
-    face_of = match([box_of(face) for face in judged.faces], judged.found)
+    face_of = match([_box(face) for face in judged.faces], judged.found)
     return Scene(judged.faces, judged.found, judged.probabilities, face_of)
 
 
@@ -184,5 +209,12 @@ def found_faces(
 
 
 def _asked(face: LabelledFace, question: Question) -> bool:
-    x0, _, x1, _ = box_of(face)
+    x0, _, x1, _ = _box(face)
     return question.has(face.label, x1 - x0)
+
+
+def _box(face: LabelledFace) -> Box:
+    """The box of a face in a scene. Raises ValueError when the picture is the face's crop."""
+    if face.box is None:
+        raise ValueError(f"{face.path} has no boxes")
+    return face.box

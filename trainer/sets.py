@@ -20,7 +20,6 @@ from torch.utils.data import Dataset, Sampler
 
 from models import LABELS
 from models.crop import Image
-from stream_server.detect.centerface import CenterFaceDetector
 from trainer.augment import augment
 from trainer.config import Shares, TrainConfig
 from trainer.data import (
@@ -41,7 +40,6 @@ from trainer.data import (
 )
 from trainer.data.pictures import read_picture
 from trainer.landmarks import LandmarkFinder
-from trainer.matching import as_detected
 from trainer.synth import Finder, hard_negatives, mark, paint_right, paint_wrong
 
 MEAN = (0.485, 0.456, 0.406)
@@ -149,7 +147,7 @@ def read_pools(faces: Faces, held: Held, config: TrainConfig) -> dict[str, Crops
     avoid = [held.folder, held.test, held.scenes.where(held.scenes.width >= LARGE)]
     avoid = [crops for crops in avoid if len(crops)]
     pools = {}
-    for source, crops in zip(("folder", "scene"), _crops(_learnt(faces, config)), strict=True):
+    for source, crops in zip(("folder", "scene"), _crops(faces.train), strict=True):
         clean = without_leaks(crops, avoid) if len(crops) else crops
         for label, suffix in enumerate(("with", "without", "incorrect")):
             pools[f"{source}_{suffix}"] = clean.where(clean.labels == label)
@@ -161,14 +159,6 @@ def read_pools(faces: Faces, held: Held, config: TrainConfig) -> dict[str, Crops
         if not any((crops.labels == label).any() for crops in pools.values()):
             raise DataError(f"no training face is {name}: add data that has some, or set painted")
     return pools
-
-
-def _learnt(faces: Faces, config: TrainConfig) -> Sequence[LabelledFace]:
-    """The training faces; those of scenes a second time as the detector finds them, if wished."""
-    scenes = [face for face in faces.train if face.box is not None]
-    if not (config.detected and scenes):
-        return faces.train
-    return (*faces.train, *as_detected(scenes, CenterFaceDetector()))
 
 
 def paint_pools(

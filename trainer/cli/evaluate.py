@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json as json_module
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from models.errors import InputError, WeightsError
-from trainer.cli import need, warnings_only
+from trainer.cli import need
 
 if TYPE_CHECKING:
     from models.card import ModelCard
@@ -123,7 +124,7 @@ def _judge(question: Question, weights: Weights, faces: str) -> Answer:
 
     pictures = len({face.path for face in question.faces})
     with (
-        warnings_only(),
+        _warnings_only(),
         tqdm(total=pictures, unit=" pictures", disable=not sys.stderr.isatty()) as bar,
     ):
         classifier = OpenVinoClassifier(weights)
@@ -293,3 +294,21 @@ def _check_writable(out: Path | None, plots: Path | None) -> None:
             raise InputError(
                 f"--plots {plots}: the folder cannot be written to ({error.strerror}); name another"
             ) from error
+
+
+@contextmanager
+def _warnings_only() -> Iterator[None]:
+    """Keep the service's log of what it loads off the terminal."""
+    import logging
+
+    import structlog
+
+    before = structlog.get_config()
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    try:
+        yield
+    finally:
+        structlog.configure(**before)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from trainer.cli import need, warnings_only
+from trainer.cli import need
 
 
 def train(
@@ -76,6 +76,4 @@ def train(
         read_run(out)
         config = out / "config.yaml"
     limit = timedelta(minutes=limit_time) if limit_time is not None else None
-    chosen = load_config(preset, config, changed)
-    with warnings_only():
-        run(data, chosen, out, name, resume=resume, limit=limit)
+    run(data, load_config(preset, config, changed), out, name, resume=resume, limit=limit)

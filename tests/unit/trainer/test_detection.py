@@ -14,19 +14,18 @@ from models.errors import InputError
 from models.registry import resolve
 from stream_server.classify.openvino import OpenVinoClassifier
 from stream_server.detect.centerface import CenterFaceDetector
-from stream_server.frames import FaceBox, Picture
-from trainer.config import load_config
+from stream_server.frames import FaceBox
 from trainer.data import INCORRECT, WITH_MASK, WITHOUT_MASK, DataSet, LabelledFace
 from trainer.detection import (
+    NOBODY,
     by_detector,
     detection_figures,
     end_to_end_macro_f1,
     found_faces,
+    match,
     scene,
 )
 from trainer.judge import Judged, Question
-from trainer.matching import NOBODY, as_detected, match
-from trainer.sets import Faces, Held, no_crops, read_pools
 
 PLACE = Path("scene.png")
 FACE = (180.0, 70.0, 270.0, 180.0)
@@ -199,35 +198,3 @@ def test_pictures_that_are_crops_cannot_be_searched():
     crop = LabelledFace(PLACE, 0, None)
     with pytest.raises(InputError, match="needs scenes with boxes"):
         by_detector(question(faces=[crop], layout="12k"), None, None, None, print)
-
-
-# --- to learn from --------------------------------------------------------------------------------
-
-
-def test_faces_are_learnt_where_the_detector_finds_them(tmp_path):
-    path, broken = tmp_path / "scene.png", tmp_path / "broken.png"
-    cv2.imwrite(str(path), np.ascontiguousarray(astronaut()[:, :, ::-1]))
-    broken.write_bytes(b"no picture")
-    faces = (
-        LabelledFace(broken, WITH_MASK, FACE),
-        LabelledFace(path, WITH_MASK, (400.0, 400.0, 460.0, 460.0)),
-        LabelledFace(path, WITHOUT_MASK, FACE),
-    )
-    detector = CenterFaceDetector(threads=1)
-    (found,) = as_detected(faces, detector)
-    (box,) = detector.detect(Picture.from_bgr(cv2.imread(str(path))))
-    assert (found.path, found.label) == (path, WITHOUT_MASK)
-    assert found.box == (box.x0, box.y0, box.x1, box.y1) != FACE
-
-
-@pytest.mark.parametrize("detected", [False, True])
-def test_the_detectors_boxes_are_a_second_look_at_a_scene(tmp_path, detected):
-    path = tmp_path / "scene.png"
-    cv2.imwrite(str(path), np.ascontiguousarray(astronaut()[:, :, ::-1]))
-    faces = [LabelledFace(path, label, FACE) for label in range(3)]
-    config = load_config("best", settings={"detected": detected, "painted": 0, "hard": 0})
-    none = no_crops()
-    pools = read_pools(Faces(tuple(faces), (), ()), Held(none, none, none), config)
-    sizes = {name: len(crops) for name, crops in pools.items()}
-    # Of three labels on one face the detector finds the first.
-    assert sizes == {"scene_with": 1 + detected, "scene_without": 1, "scene_incorrect": 1}
