@@ -7,7 +7,7 @@ time, not wall time, so that other work on the machine counts little; the least 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -73,7 +73,7 @@ def alone(file: Path, batch: int) -> Floor:
         np.stack([seen[(n + k) % len(seen)] for k in range(batch)]) for n in range(CLASSIFIED)
     ]
     return Floor(
-        decode_cpu_ms=cpu_ms(lambda: _decoded(file, DECODED), DECODED),
+        decode_cpu_ms=cpu_ms(lambda: _decode(file, DECODED), DECODED),
         detect_cpu_ms=cpu_ms(lambda: [detector.detect(p) for p in pictures], len(pictures)),
         classify_cpu_ms=cpu_ms(
             lambda: [selected.classifier.classify(b) for b in batches], CLASSIFIED * batch
@@ -111,6 +111,14 @@ def _pictures(file: Path, number: int) -> list[Pixels]:
     ]
 
 
-def _decoded(file: Path, number: int) -> list[av.VideoFrame]:
+def _decode(file: Path, number: int) -> None:
+    """Keep none of the pictures: memory that is touched for the first time costs a fifth more."""
+    for _ in _decoded(file, number):
+        pass
+
+
+def _decoded(file: Path, number: int) -> Iterator[av.VideoFrame]:
+    """The first pictures, by one thread as in the service."""
     with av.open(str(file)) as container:
-        return list(islice(container.decode(video=0), number))
+        container.streams.video[0].codec_context.thread_count = 1
+        yield from islice(container.decode(video=0), number)
