@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from fractions import Fraction
+from functools import partial
 from math import inf
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol, Self, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import av
 from av.audio.stream import AudioStream
@@ -27,6 +28,7 @@ from stream_server.predict.records import Record
 from stream_server.predict.show import Stop, nothing_shown
 
 Analyse = Callable[[Picture], Awaitable[Sequence[Face]]]
+T = TypeVar("T")
 
 
 class Show(Protocol):
@@ -84,7 +86,7 @@ async def annotate_video(
             job.writer = stack.enter_context(Writer(unfinished, reader))
         try:
             while not stop.wanted:
-                found = await asyncio.to_thread(next, reader.pictures(), None)
+                found = await _in_thread(partial(next, reader.pictures(), None))
                 if found is None:
                     break
                 if late is None or late.keeps_up(float(found[1])):
@@ -99,6 +101,22 @@ async def annotate_video(
         raise InvalidPicture(
             f"damaged ({reader.damage}); the {job.frames} frames that can be read are done"
         )
+
+
+async def _in_thread(call: Callable[[], T]) -> T:
+    """The outcome of a blocking call; whoever is cancelled meanwhile goes on only when it is over.
+
+    Closing a container frees what a thread in it still works on, and the process would crash.
+    """
+    running = asyncio.get_running_loop().run_in_executor(None, call)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        while not running.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([running])
+        running.exception()  # Nobody is left to ask for it.
+        raise
 
 
 class _Job:
@@ -128,7 +146,7 @@ class _Job:
         faces = await future
         self._waiting.popleft()
         if self.writer is not None:
-            await asyncio.to_thread(self.writer.write, picture, faces, time)
+            await _in_thread(partial(self.writer.write, picture, faces, time))
         seconds = round(float(time), 6)
         self._tell(Record(self._file, picture.width, picture.height, faces, self.frames, seconds))
         self._show(picture, faces, still=False)

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import threading
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +19,7 @@ from stream_server.predict import Outcome, process, read_picture
 from stream_server.predict.inputs import Item, find, replacing, targets
 from stream_server.predict.progress import Progress
 from stream_server.predict.records import Record
-from stream_server.predict.video import annotate_video, count_frames
+from stream_server.predict.video import Reader, Writer, annotate_video, count_frames
 
 FACE = Face(FaceBox(20, 30, 60, 80, 0.9), Verdict.WITHOUT_MASK, 0.97, (0.01, 0.97, 0.02))
 
@@ -288,6 +289,50 @@ async def test_failing_analysis_leaves_no_half_video(tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.mp4", sound="aac")
     with pytest.raises(InvalidPicture, match="enough"):
         await annotate_video(Item(source, Path()), tmp_path / "out/a.mp4", fails, lambda _: None)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize(("kind", "call"), [(Reader, "_next"), (Writer, "write")])
+@pytest.mark.parametrize("cancels", [1, 2])
+async def test_no_file_is_closed_while_a_thread_works_on_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[Reader | Writer],
+    call: str,
+    cancels: int,
+) -> None:
+    """What a thread reads or writes would be freed under it: a crash on Ctrl-C."""
+    steps: list[str] = []
+    working, may_end = threading.Event(), threading.Event()
+    works, closes = getattr(kind, call), kind.__exit__
+
+    def works_long(self: Reader | Writer, *given: object) -> object:
+        working.set()
+        may_end.wait(10)
+        done = works(self, *given)
+        steps.append("worked")
+        return done
+
+    def tells_closing(self: Reader | Writer, *given: object) -> None:
+        steps.append("closed")
+        closes(self, *given)
+
+    monkeypatch.setattr(kind, call, works_long)
+    monkeypatch.setattr(kind, "__exit__", tells_closing)
+    source, target = write_video(tmp_path / "a.mp4"), tmp_path / "out/a.mp4"
+    job = asyncio.ensure_future(
+        annotate_video(Item(source, Path()), target, one_face, lambda _: None)
+    )
+    assert await asyncio.to_thread(working.wait, 10)
+    for _ in range(cancels):
+        job.cancel()
+        await asyncio.sleep(0.05)
+    assert steps == []
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await job
+    assert steps[-1] == "closed"
+    assert steps.count("closed") == 1
     assert list((tmp_path / "out").iterdir()) == []
 
 
