@@ -7,14 +7,16 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from fractions import Fraction
+from typing import Literal, TypeVar, cast
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import av
 import av.error
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from stream_server.errors import (
@@ -24,6 +26,7 @@ from stream_server.errors import (
     SourceUnreachable,
     SourceUnsupported,
 )
+from stream_server.ingest.access_units import Assembler, Codec
 from stream_server.ingest.decode import (
     EVERYTHING,
     Decoding,
@@ -47,8 +50,10 @@ _LOGIN_LIMIT = 127
 # How long a UDP packet that overtook another is held back for it.
 _REORDER_MICROSECONDS = 100_000
 _PROBE_BYTES = 4096
-# FFmpeg takes a picture of these for complete only when the next one begins to arrive.
-_HELD_BACK = ("h264", "hevc")
+# What FFmpeg gives of a camera's video when it is not to parse it: of these each RTP packet, ...
+_BY_PIECES: Mapping[str, Codec] = {"h264": "h264", "hevc": "hevc"}
+# ... of these each picture. Anything else is parsed, and a picture given out with the next one.
+_BY_PICTURES = ("mjpeg",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +253,14 @@ class RtspSource:
             raise explain(error) from None
 
     def _open(self) -> InputContainer:
+        container = self._connect(parse=False)
+        names = {getattr(video.codec_context, "name", None) for video in container.streams.video}
+        if names <= {*_BY_PIECES, *_BY_PICTURES, None}:
+            return container
+        container.close()
+        return self._connect(parse=True)
+
+    def _connect(self, *, parse: bool) -> InputContainer:
         options = {
             "allowed_media_types": "video",
             # One packet tells the size; guessing the frame rate from twenty costs a second.
@@ -255,6 +268,7 @@ class RtspSource:
             "max_delay": str(_REORDER_MICROSECONDS),
             # Bounds the farewell to a camera that has stopped reading.
             "timeout": str(int(self._read_timeout * 1e6)),
+            "fflags": "" if parse else "noparse",
         }
         if self._transport == "auto":
             options["rtsp_flags"] = "prefer_tcp"
@@ -264,8 +278,9 @@ class RtspSource:
             self._camera.url,
             format="rtsp",
             options=options,
-            # It takes about twice as long as it is told.
-            timeout=(self._open_timeout / 2, self._read_timeout / 2),
+            # Opening takes about twice as long as it is told; so does reading with a parser, which
+            # first gives out what it holds back.
+            timeout=(self._open_timeout / 2, self._read_timeout / (2 if parse else 1)),
             hwaccel=accelerator(self._decoding.hardware, self._camera.address),
         )
 
@@ -291,20 +306,20 @@ class RtspSource:
     ) -> None:
         backlog = Backlog()
         relay = Relay(stream, self._packets)
-        held_back = stream.codec_context.name in _HELD_BACK
-        begun = asked = time.monotonic()
-        for packet in container.demux(stream):
+        waited, asked = 0.0, time.monotonic()
+        whole = _pictures(stream)
+        for piece in container.demux(stream):
             arrived = time.monotonic()
-            if reader.stopped or packet.size == 0:
+            if reader.stopped or piece.size == 0:
                 return
-            stamp = packet.dts if packet.dts is not None else packet.pts
-            at = seconds(stamp, packet.time_base)
-            lag = backlog.lag(at, arrived, arrived - asked)
-            # The packet before was given out when this one began to arrive.
-            captured, begun = begun if held_back else arrived, arrived
-            relay.feed(packet, captured)
-            for shot in decoder.feed(packet, arrived=captured, lag=lag):
-                reader.deliver(shot.make, shot.captured, shot.media_time)
+            waited += arrived - asked
+            for packet, began in whole(piece, arrived):
+                stamp = packet.dts if packet.dts is not None else packet.pts
+                lag = backlog.lag(seconds(stamp, packet.time_base), arrived, waited)
+                waited = 0.0
+                relay.feed(packet, began)
+                for shot in decoder.feed(packet, arrived=began, lag=lag):
+                    reader.deliver(shot.make, shot.captured, shot.media_time)
             asked = time.monotonic()
 
     def _opening_failed(self, error: av.error.FFmpegError, seconds: float) -> SourceError:
@@ -340,6 +355,28 @@ class RtspSource:
         if isinstance(error, av.error.ExitError | TimeoutError):
             return SourceEnded(f"{self._camera.address} sent nothing for {self._read_timeout:g} s")
         return SourceEnded(f"{self._camera.address} broke off ({describe(error)})")
+
+
+def _pictures(
+    stream: VideoStream,
+) -> Callable[[Packet[VideoStream], float], Iterable[tuple[Packet[VideoStream], float]]]:
+    """What turns a packet as it was read at some time into whole pictures, and when each began."""
+    codec = _BY_PIECES.get(stream.codec_context.name)
+    if codec is None:
+        return lambda packet, arrived: [(packet, arrived)]
+    assembler = Assembler(codec)
+    time_base = stream.time_base or Fraction(1, 90_000)
+
+    def assembled(
+        piece: Packet[VideoStream], arrived: float
+    ) -> Iterator[tuple[Packet[VideoStream], float]]:
+        for unit in assembler.feed(bytes(piece), piece.pts, arrived):
+            packet = cast("Packet[VideoStream]", Packet(unit.data))
+            packet.pts, packet.time_base = unit.stamp, time_base
+            packet.is_keyframe = unit.is_key
+            yield packet, unit.began
+
+    return assembled
 
 
 def _unverified() -> ssl.SSLContext:

@@ -19,6 +19,7 @@ from stream_server.errors import (
     SourceUnsupported,
 )
 from stream_server.ingest import decode
+from stream_server.ingest.access_units import TRIAL
 from stream_server.ingest.rtsp import RtspSource
 from tests.fakes.clips import counter, make_clip, read_counter
 from tests.fakes.collect import Collector, Run, no_threads_left
@@ -188,6 +189,44 @@ async def test_a_picture_is_captured_when_it_arrives_not_when_it_is_released(cli
     late = [shot.captured - camera.sent_at[read_counter(shot.picture.y)] for shot in sink.shown]
     # The first ones were read while the stream was being opened.
     assert -0.005 < statistics.median(late[20:]) < 0.02
+
+
+async def test_a_picture_is_released_with_its_last_packet_once_that_can_be_foretold(clip):
+    sink = Collector()
+    async with FaultyRtsp(clip).serving() as camera, Run(source(camera, sink), sink) as run:
+        await run.pictures(TRIAL + 50, 20)
+    delays = [shot.at - camera.sent_at[_sent_number(shot, camera)] for shot in sink.shown]
+    early, late = statistics.median(delays[: TRIAL - 10]), statistics.median(delays[-40:])
+    assert early - late > 0.6 / FPS, f"{early:.3f} s before, {late:.3f} s after"
+
+
+async def test_a_camera_that_packs_otherwise_of_a_sudden_spoils_no_more_than_a_second(clip):
+    def cut_in_uneven_parts(number: int, parts: list[bytes]) -> list[bytes]:
+        return parts if number < TRIAL + 20 else [part for p in parts for part in _cut(p)]
+
+    sink = Collector()
+    async with (
+        FaultyRtsp(clip, garble=cut_in_uneven_parts).serving() as camera,
+        Run(source(camera, sink), sink) as run,
+    ):
+        await run.pictures(TRIAL + 80, 20)
+    # The lowest rows, which are coded last.
+    numbers = [read_counter(shot.picture.y[-32:]) for shot in sink.shown]
+    change = numbers.index(TRIAL + 20)
+    whole, after = numbers[:change], numbers[change + 12 :]
+    for part in (whole, after):
+        assert part == [(part[0] + n) % 100 for n in range(len(part))]
+    assert len(after) > 40
+
+
+def _cut(payload: bytes) -> list[bytes]:
+    """A slice's single packet as two fragments (RFC 6184, FU-A), the first a quarter of it."""
+    if payload[0] & 0x1F not in (1, 5) or len(payload) < 30:
+        return [payload]
+    indicator, kind, body = payload[0] & 0xE0 | 28, payload[0] & 0x1F, payload[1:]
+    quarter = len(body) // 4
+    first, rest = body[:quarter], body[quarter:]
+    return [bytes([indicator, kind | 0x80]) + first, bytes([indicator, kind | 0x40]) + rest]
 
 
 async def test_time_stamps_that_jump_break_neither_flow_nor_media_time(clip):
