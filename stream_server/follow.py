@@ -9,9 +9,6 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
-import numpy as np
-import numpy.typing as npt
-
 from stream_server.analyse import Analyser
 from stream_server.errors import Overloaded
 from stream_server.flow.shedding import Step
@@ -94,7 +91,7 @@ class Answer:
     """What the classifier said of a track's crop from the frame captured then."""
 
     track: int
-    probabilities: npt.NDArray[np.float32]
+    probabilities: Sequence[float]
     quality: float
     captured: float
 
@@ -284,7 +281,7 @@ class Follower:
                     person.rechecked = False
             return
         for (track, crop), row in zip(asked, rows, strict=True):
-            self._answers.append(Answer(track.id, row, quality(crop, track.box), now))
+            self._answers.append(Answer(track.id, row.tolist(), quality(crop, track.box), now))
 
     def _take_answers(self) -> None:
         """Add what the classifier said to what is known: between two looks from the workers."""
@@ -367,9 +364,14 @@ class Follower:
             if person is None:
                 continue
             evidence = person.evidence
-            probabilities = tuple(float(p) for p in evidence.probabilities)
             faces.append(
-                Face(box, evidence.verdict, evidence.steady_confidence, probabilities, track.id)
+                Face(
+                    box,
+                    evidence.verdict,
+                    evidence.steady_confidence,
+                    evidence.probabilities,
+                    track.id,
+                )
             )
         return tuple(faces)
 

@@ -95,7 +95,7 @@ class Pipeline:
         """
         if self._shedding.step >= Step.FEWER_FRAMES:
             reason, fps = "shed", SHED_FPS
-        elif not self._publisher.viewers and not self._results.readers:
+        elif not self._publisher.watched and not self._results.readers:
             reason, fps = "unwatched", self._unwatched_fps
         else:
             return None

@@ -384,7 +384,7 @@ class Stream:
             await asyncio.sleep(WATCH_INTERVAL)
             now = time.monotonic()
             self._notice_standstill(now)
-            self._watched = bool(self.publisher.viewers or self.results.readers)
+            self._watched = bool(self.publisher.watched or self.results.readers)
             self._pipeline.let_go()
             silent = self._picture_at is not None and now - self._picture_at > STANDSTILL_INTERVAL
             if self._pipeline.notice and silent and now - shown_at >= STANDSTILL_INTERVAL:

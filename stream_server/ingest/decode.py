@@ -186,8 +186,8 @@ def _gather(frame: VideoFrame, width: int, height: int, rotation: int) -> Pictur
     out_width, out_height = (height, width) if on_side else (width, height)
     i420 = np.empty((out_height * 3 // 2, out_width), np.uint8)
     picture = Picture(i420)
-    for index, target in enumerate((picture.y, picture.u, picture.v)):
-        plane = frame.planes[index]
+    targets = (picture.y, picture.u, picture.v)
+    for index, (plane, target) in enumerate(zip(frame.planes, targets, strict=True)):
         shrink = 2 if index else 1
         lines: Pixels = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)
         source = lines[: height // shrink, : width // shrink]
@@ -348,8 +348,10 @@ class PacketDecoder:
         stamp = seconds(frame.pts, frame.time_base or self._stream.time_base)
         media_time = self._timeline.place(stamp, elapsed)
         self.rotation = frame.rotation
-        make = partial(self._normalise, frame, self._stream.sample_aspect_ratio)
-        return Shot(make, captured, media_time)
+        return Shot(partial(self._made, frame, self._stream), captured, media_time)
+
+    def _made(self, frame: VideoFrame, stream: VideoStream) -> Picture:
+        return self._normalise(frame, stream.sample_aspect_ratio)
 
 
 def _interval(stream: VideoStream) -> float:
@@ -360,7 +362,9 @@ def _interval(stream: VideoStream) -> float:
 
 def seconds(stamp: int | None, time_base: Fraction | None) -> float | None:
     """A time stamp in seconds; None if there is none."""
-    return None if stamp is None or time_base is None else float(stamp * time_base)
+    if stamp is None or time_base is None:
+        return None
+    return stamp * time_base.numerator / time_base.denominator
 
 
 def describe(error: av.error.FFmpegError) -> str:

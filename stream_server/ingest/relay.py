@@ -137,11 +137,11 @@ def units(data: bytes) -> Iterator[tuple[int, int | None]]:
 
 def _slice_type(header: bytes) -> int:
     """The second of the Exp-Golomb numbers that a slice begins with (H.264, 7.3.3)."""
-    bits = "".join(f"{byte:08b}" for byte in header)
+    bits, length = int.from_bytes(header, "big"), 8 * len(header)
     value = -1
     for _ in range(2):
-        zeros = len(bits) - len(bits.lstrip("0"))
-        end = 2 * zeros + 1
-        value = int(bits[zeros:end] or "1", 2) - 1
-        bits = bits[end:]
+        zeros = length - bits.bit_length()
+        length -= 2 * zeros + 1
+        value = (bits >> max(length, 0)) - 1
+        bits &= (1 << max(length, 0)) - 1
     return value

@@ -68,6 +68,16 @@ class Publisher:
         return self._jpegs.readers + len(self._subscriptions())
 
     @property
+    def watched(self) -> bool:
+        """Whether anybody does; asked for each picture, from any thread."""
+        renditions = self._renditions.values()
+        return bool(
+            self._jpegs.readers
+            or self.source.viewers
+            or any(rendition.viewers for rendition in renditions)
+        )
+
+    @property
     def drawn_for(self) -> int:
         """Those of them who see the annotated pictures."""
         return self.viewers - len(self.source.viewers)

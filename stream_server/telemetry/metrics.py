@@ -8,6 +8,7 @@ from collections import Counter as Tally
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -40,6 +41,22 @@ def package_version() -> str:
         return "0+unknown"
 
 
+K = TypeVar("K")
+C = TypeVar("C")
+
+
+class Children(dict[K, C]):
+    """A metric's children by their labels, looked up once: `labels()` costs more than counting."""
+
+    def __init__(self, find: Callable[[K], C]) -> None:
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, key: K) -> C:
+        child = self[key] = self._find(key)
+        return child
+
+
 class Metrics:
     """All metrics of one process, on a registry of their own."""
 
@@ -56,6 +73,7 @@ class Metrics:
             buckets=STAGE_BUCKETS,
             registry=registry,
         )
+        self._stages: Children[str, Histogram] = Children(self._stage.labels)
         self._batch = Histogram(
             "maskstream_batch_size",
             "Face crops per inference batch",
@@ -192,7 +210,7 @@ class Metrics:
 
     def stage_seconds(self, stage: str, seconds: float) -> None:
         """Time of one pass through a stage."""
-        self._stage.labels(stage).observe(seconds)
+        self._stages[stage].observe(seconds)
 
     def batch(self, size: int) -> None:
         """One batch went to the runtime."""
@@ -254,6 +272,13 @@ class StreamMetrics:
         self._shedding_step = metrics.shedding_step.labels(name)
         self._result_histogram = metrics.capture_to_result.labels(name)
         self._publish_histogram = metrics.capture_to_publish.labels(name)
+        self._dropped: Children[tuple[str, str], Counter] = Children(
+            lambda labels: metrics.frames_dropped.labels(name, *labels)
+        )
+        self._faces: Children[Verdict, Counter] = Children(
+            lambda verdict: metrics.faces.labels(name, verdict.value)
+        )
+        self._in_sight: list[Verdict] | None = None
         # A late word from a viewer or a thread must not bring a removed series back.
         self.removed = False
         self.frames_in = 0
@@ -294,7 +319,7 @@ class StreamMetrics:
         """Frames left out at `stage`; both labels are words from the code, never from outside."""
         self.drops[f"{stage}/{reason}"] += count
         if not self.removed:
-            self._metrics.frames_dropped.labels(self._name, stage, reason).inc(count)
+            self._dropped[stage, reason].inc(count)
 
     def detected(self) -> None:
         """A frame went through the detector; from any thread."""
@@ -305,10 +330,13 @@ class StreamMetrics:
         """The faces of one analysed frame."""
         if self.removed:
             return
-        for verdict, count in Tally(verdicts).items():
-            self._metrics.faces.labels(self._name, verdict.value).inc(count)
+        for verdict in verdicts:
+            self._faces[verdict].inc()
+        if self._in_sight == (seen := list(verdicts)):
+            return
+        self._in_sight = seen
         for verdict in Verdict:
-            self._metrics.in_sight.labels(self._name, verdict.value).set(verdicts.count(verdict))
+            self._metrics.in_sight.labels(self._name, verdict.value).set(seen.count(verdict))
 
     def face_event(self, event: FaceEvent) -> None:
         """Something happened to a face; a person is counted when leaving, once."""

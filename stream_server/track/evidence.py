@@ -6,12 +6,8 @@ from collections.abc import Sequence
 from math import exp
 
 import cv2
-import numpy as np
-import numpy.typing as npt
 
 from stream_server.frames import FaceBox, Pixels, Verdict
-
-Probabilities = npt.NDArray[np.float64]
 
 MEMORY_SECONDS = 0.4
 """Evidence fades with this time constant."""
@@ -36,9 +32,8 @@ class Evidence:
     """What is known of one face. Times are monotonic seconds that never go back."""
 
     def __init__(self, labels: Sequence[str], uncertain_below: float) -> None:
-        self._labels = labels
         self._threshold = uncertain_below
-        self._sum: Probabilities = np.zeros(len(labels))
+        self._verdicts = [Verdict(label) for label in labels]
         self._weight = 0.0
         self._at = 0.0
         self._against_since: float | None = None
@@ -49,35 +44,34 @@ class Evidence:
         self._stood = 0.0
         self.verdict = Verdict.UNCERTAIN
         self.seen = 0
+        self.probabilities = (1 / len(labels),) * len(labels)
+        """The weighted means of the labels' probabilities; all equal before the first crop."""
 
-    def add(self, probabilities: npt.NDArray[np.floating], quality: float, now: float) -> None:
+    def add(self, probabilities: Sequence[float], quality: float, now: float) -> None:
         """One classification of a crop of this quality (0..1), taken at `now`."""
         fade = exp(-max(0.0, now - self._at) / MEMORY_SECONDS) if self.seen else 0.0
         weight = max(quality, LEAST_QUALITY)
         kept = min(self._weight * fade, MOST_WEIGHT - weight)
-        mean = self._sum / self._weight if self._weight else self._sum
-        self._sum = mean * kept + np.asarray(probabilities, np.float64) * weight
         self._weight = kept + weight
+        self.probabilities = tuple(
+            (mean * kept + new * weight) / self._weight
+            for mean, new in zip(self.probabilities, probabilities, strict=True)
+        )
         self._at = now
         self.seen += 1
-        self._decide(Verdict(self._labels[int(np.argmax(probabilities))]), now)
-        if self._labels[int(self.probabilities.argmax())] == self.verdict.value:
+        self._decide(self._likeliest(probabilities), now)
+        if self._likeliest(self.probabilities) is self.verdict:
             self._stood = self.confidence
 
-    @property
-    def probabilities(self) -> Probabilities:
-        """The weighted mean of the labels' probabilities; all equal before the first crop."""
-        if not self._weight:
-            return np.full(len(self._labels), 1 / len(self._labels))
-        return self._sum / self._weight
+    def _likeliest(self, probabilities: Sequence[float]) -> Verdict:
+        return self._verdicts[probabilities.index(max(probabilities))]
 
     @property
     def confidence(self) -> float:
         """Probability of the verdict's label; of the likeliest one while uncertain."""
-        means = self.probabilities
         if self.verdict is Verdict.UNCERTAIN:
-            return float(means.max())
-        return float(means[self._labels.index(self.verdict.value)])
+            return max(self.probabilities)
+        return self.probabilities[self._verdicts.index(self.verdict)]
 
     @property
     def steady_confidence(self) -> float:
@@ -85,7 +79,7 @@ class Evidence:
 
         A verdict that is about to change is still the verdict; "mask, 5 %" would say nothing.
         """
-        leads = self._labels[int(self.probabilities.argmax())] == self.verdict.value
+        leads = self._likeliest(self.probabilities) is self.verdict
         if leads or self.verdict is Verdict.UNCERTAIN:
             return self.confidence
         return self._stood
@@ -99,9 +93,8 @@ class Evidence:
 
     def _decide(self, newest: Verdict, now: float) -> None:
         """Take the likeliest label for the verdict if that may be; `newest` is the last crop's."""
-        means = self.probabilities
-        best = int(means.argmax())
-        leader, likely = Verdict(self._labels[best]), float(means[best]) >= self._threshold
+        leader = self._likeliest(self.probabilities)
+        likely = max(self.probabilities) >= self._threshold
         if self.verdict is Verdict.UNCERTAIN:
             enough = self._weight >= FIRST_WEIGHT or self.seen >= FIRST_CROPS
             if self._stands_out(leader if likely and enough else None, now):
@@ -148,14 +141,19 @@ def quality(crop: Pixels, box: FaceBox) -> float:
     """
     grey = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)
     side = max(box.x1 - box.x0, box.y1 - box.y0)
-    size = float(np.clip(side / 32, 0.3, 1))
+    size = _within(side / 32)
     # A small face is enlarged and always soft: that is in its size already.
     sharp = 1.0
     if side >= grey.shape[0] / 2:
-        sharp = float(np.clip(cv2.Laplacian(grey, cv2.CV_32F).var() / 40, 0.3, 1))
-    mean = float(grey.mean())
-    light = float(np.clip(min(mean / 40, (255 - mean) / 30), 0.3, 1))
+        _, spread = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_32F))
+        sharp = _within(float(spread[0, 0]) ** 2 / 40)
+    mean = cv2.mean(grey)[0]
+    light = _within(min(mean / 40, (255 - mean) / 30))
     return size * sharp * light * _frontal(box)
+
+
+def _within(factor: float) -> float:
+    return min(max(factor, 0.3), 1.0)
 
 
 def _frontal(box: FaceBox) -> float:
@@ -165,4 +163,4 @@ def _frontal(box: FaceBox) -> float:
     (left, _), (right, _), (nose, _), *_ = box.landmarks
     apart = abs(right - left) / max(box.x1 - box.x0, 1e-6)
     offset = abs(nose - (left + right) / 2) / max(abs(right - left), 1e-6)
-    return float(np.clip(min(1.6 - 2 * offset, apart / 0.3), 0.3, 1))
+    return _within(min(1.6 - 2 * offset, apart / 0.3))

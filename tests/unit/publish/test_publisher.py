@@ -161,6 +161,17 @@ async def test_mjpeg_gets_the_newest_picture_once_encoded(publisher: Publisher) 
     assert np.abs(shown.astype(int) - cv2.cvtColor(picture(4).bgr(), cv2.COLOR_BGR2GRAY)).mean() < 3
 
 
+async def test_it_is_watched_while_anybody_watches_in_any_way(publisher: Publisher) -> None:
+    assert not publisher.watched
+    viewer = publisher.watch("vp8", "thumb")
+    assert publisher.watched
+    viewer.close()
+    assert not publisher.watched
+    with publisher.watch_jpeg():
+        assert publisher.watched
+    assert not publisher.watched
+
+
 async def test_viewers_are_bounded_and_counted(publisher: Publisher) -> None:
     viewers = [publisher.watch("vp8") for _ in range(12)]
     with pytest.raises(TooManyStreams, match="limit of 12 viewers"):
