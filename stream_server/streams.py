@@ -22,6 +22,7 @@ from stream_server.errors import (
     MaskstreamError,
     SettingsError,
     SourceError,
+    StateNotSaved,
     StreamBusy,
     StreamExists,
     StreamNotFound,
@@ -495,17 +496,20 @@ class StreamHub:
         self._persisted: dict[str, SourceSpec] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._removing: set[str] = set()
+        self._saving = asyncio.Lock()
         self._closing = False
 
     async def __aenter__(self) -> Self:
         for spec in self._configured:
             await self.add(spec, persist=False)
-        for spec in load_specs(self._store):
+        # Also what cannot be started now stays remembered: a limit may be raised again.
+        self._persisted = {spec.name: spec for spec in load_specs(self._store)}
+        for spec in self._persisted.values():
             if spec.name in self._streams:
                 log.warning("remembered_stream_is_configured", stream=spec.name)
                 continue
             try:
-                await self.add(spec, persist=True)
+                self._start(spec, ephemeral=False)
             except MaskstreamError as error:
                 log.error("remembered_stream_refused", stream=spec.name, error=str(error))
         self._sweeper = asyncio.create_task(self._sweep(), name="hub-sweeper")
@@ -542,14 +546,31 @@ class StreamHub:
         return stream
 
     async def add(self, spec: SourceSpec, *, persist: bool = True) -> Stream:
-        """Start a stream; with `persist` it is started again after a restart."""
+        """Start a stream; with `persist` it is started again after a restart.
+
+        Raises `StreamExists`, `TooManyStreams`, and, with no stream left behind, `StateNotSaved`.
+        """
         if spec.name in self._streams:
             raise StreamExists(f"a stream {spec.name!r} exists already: remove it, or rename")
         stream = self._start(spec, ephemeral=False)
         if persist:
             self._persisted[spec.name] = spec
-            await asyncio.to_thread(save_specs, self._store, tuple(self._persisted.values()))
+            try:
+                await self._save()
+            except OSError as error:
+                self._persisted.pop(spec.name, None)
+                with suppress(StreamNotFound):  # somebody has removed it meanwhile
+                    await self._end(spec.name)
+                raise StateNotSaved(
+                    f"the stream was not added: {self._store} cannot be written "
+                    f"({error.strerror}): make state_dir writable"
+                ) from error
         return stream
+
+    async def _save(self) -> None:
+        """Remember the streams as they are: one writer at a time, the last one knows all."""
+        async with self._saving:
+            await asyncio.to_thread(save_specs, self._store, tuple(self._persisted.values()))
 
     def check_free(self, name: str, *, allow_new: bool) -> None:
         """Raise what `publish` would raise now."""
@@ -599,7 +620,23 @@ class StreamHub:
             )
 
     async def remove(self, name: str) -> None:
-        """Stop a stream, forget it and its series. Raises `StreamNotFound`."""
+        """Stop a stream, forget it and its series.
+
+        Raises `StreamNotFound`, and, when it has ended but comes back after a restart,
+        `StateNotSaved`.
+        """
+        await self._end(name)
+        if self._persisted.pop(name, None) is None:
+            return
+        try:
+            await self._save()
+        except OSError as error:
+            raise StateNotSaved(
+                f"the stream has ended, but comes back after a restart: {self._store} cannot be "
+                f"written ({error.strerror}): make state_dir writable"
+            ) from error
+
+    async def _end(self, name: str) -> None:
         stream = self.get(name)
         self._removing.add(name)
         try:
@@ -608,8 +645,6 @@ class StreamHub:
             self._metrics.remove_stream(name)
             del self._streams[name]
             self._removing.discard(name)
-        if self._persisted.pop(name, None) is not None:
-            await asyncio.to_thread(save_specs, self._store, tuple(self._persisted.values()))
         log.info("stream_removed", stream=name)
 
     async def _sweep(self) -> None:
@@ -625,11 +660,13 @@ class StreamHub:
 
 def load_specs(store: Path | None) -> list[SourceSpec]:
     """The remembered streams; raises `SettingsError` for a file that is not ours."""
-    if store is None or not store.exists():
+    if store is None:
         return []
     try:
         entries = json.loads(store.read_text())
         return [_remembered(entry) for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise SettingsError(
             f"the file of remembered streams {store} cannot be read ({error}): mend or remove it"

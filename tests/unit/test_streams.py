@@ -22,6 +22,7 @@ from stream_server.errors import (
     SourceEnded,
     SourceUnreachable,
     SourceUnsupported,
+    StateNotSaved,
     StreamBusy,
     StreamExists,
     StreamNotFound,
@@ -431,6 +432,46 @@ async def test_streams_are_remembered_privately_and_configured_ones_win(tmp_path
         assert [(s.name, s.kind) for s in hub.streams()] == [("cam", "rtsp")]
         await hub.remove("cam")
     assert json.loads(house.store.read_text()) == []
+
+
+async def test_streams_added_at_once_are_all_remembered(house: House) -> None:
+    names = [f"cam{number}" for number in range(8)]
+    house.scripts = {name: [Script(*FOREVER)] for name in names}
+    async with house.open(replace(OPTIONS, max_streams=8)) as hub:
+        await asyncio.gather(*(hub.add(SourceSpec(name, CAM.url)) for name in names))
+        assert [entry["name"] for entry in json.loads(house.store.read_text())] == names
+        await asyncio.gather(*(hub.remove(name) for name in names[1:]))
+    assert [entry["name"] for entry in json.loads(house.store.read_text())] == names[:1]
+
+
+async def test_a_remembered_stream_that_cannot_start_now_stays_remembered(house: House) -> None:
+    house.scripts = {name: [Script(*FOREVER)] for name in ("cam", "door", "gate")}
+    async with house.open() as hub:
+        await hub.add(CAM)
+        await hub.add(SourceSpec("door", CAM.url))
+    async with house.open(replace(OPTIONS, max_streams=1)) as hub:  # by mistake
+        await hub.remove("cam")
+        await hub.add(SourceSpec("gate", CAM.url))
+    async with house.open() as hub:
+        assert [stream.name for stream in hub.streams()] == ["door", "gate"]
+
+
+async def test_without_a_place_to_remember_it_no_stream_is_added(house: House) -> None:
+    house.scripts["cam"] = [Script(*FOREVER)]
+    house.store.parent.write_text("a file where a folder is wanted")
+    async with house.open() as hub:
+        with pytest.raises(StateNotSaved, match=r"not added: .*streams\.json .*state_dir"):
+            await hub.add(CAM)
+        assert hub.streams() == []
+        assert 'stream="cam"' not in house.text()
+        house.store.parent.unlink()
+        await hub.add(CAM)
+        house.store.unlink()
+        house.store.parent.rmdir()
+        house.store.parent.write_text("again")
+        with pytest.raises(StateNotSaved, match="ended, but comes back"):
+            await hub.remove("cam")
+        assert hub.streams() == []
 
 
 async def test_privacy_outlives_a_restart(house: House) -> None:
