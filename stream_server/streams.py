@@ -44,6 +44,7 @@ from stream_server.frames import (
     check_stream_name,
     made,
 )
+from stream_server.ingest.decode import UNWATCHED
 from stream_server.pipeline import Pipeline
 from stream_server.ports import FrameSource, PacketSink
 from stream_server.publish.encode import EncodeOptions
@@ -216,6 +217,7 @@ class Stream:
         self._connecting_since = 0.0
         self._standstill = Standstill()
         self._picture_at: float | None = None
+        self._left_out_at = float("-inf")  # when a picture came that nobody wanted decoded
         self._watched = False  # read by the source's thread
         self._created_at = datetime.now(UTC)
         self._tasks: list[asyncio.Task[None]] = []
@@ -371,6 +373,8 @@ class Stream:
             self._metrics.dropped("analyse", "superseded")
 
     def _count_drop(self, reason: str, count: int) -> None:
+        if reason == UNWATCHED:
+            self._left_out_at = time.monotonic()
         self._metrics.dropped("ingest", reason, count)
 
     def _enter(self, state: State, detail: str | None = None) -> None:
@@ -394,12 +398,12 @@ class Stream:
 
     def _notice_standstill(self, now: float) -> None:
         changed_at = self._standstill.changed_at
-        still = 0.0 if changed_at is None else now - changed_at
+        still = 0.0 if changed_at is None else self._looked_until(now) - changed_at
         stale = still > self._options.stale_seconds and self._state != "ended"
         self._metrics.set_stale(stale)
         self._pipeline.notice = f"Not live: no new picture for {still:.0f} s" if stale else None
         if self._state in ("live", "stale") and stale:
-            silent = now - (self._picture_at or 0.0)
+            silent = self._looked_until(now) - (self._picture_at or 0.0)
             frozen = silent < self._options.stale_seconds / 2
             what = "frames arrive, but all show the same picture" if frozen else "no frames"
             self._enter("stale", f"{what} for {still:.0f} s")
@@ -410,6 +414,13 @@ class Stream:
             and changed_at >= self._connecting_since
         ):
             self._enter("live")
+
+    def _looked_until(self, now: float) -> float:
+        """Until when it is known whether the picture moves: not while pictures that come are left
+        out on purpose (`decode: key` of a camera with ten seconds from key frame to key frame)."""
+        if now - self._left_out_at < self._options.stale_seconds:
+            return self._picture_at or now
+        return now
 
     def status(self) -> StreamStatus:
         """A snapshot for people."""

@@ -77,6 +77,7 @@ class House:
         self.scripts: dict[str, list[Script]] = {}
         self.tries: dict[str, int] = {}
         self.watched: dict[str, Callable[[], bool]] = {}
+        self.on_drop: dict[str, Callable[[str, int], None]] = {}
         self.store = tmp_path / "state" / "streams.json"
         self.configured = configured
         self.budget = 10.0
@@ -91,6 +92,7 @@ class House:
     ) -> Script:
         self.tries[name] = self.tries.get(name, 0) + 1
         self.watched[name] = watched
+        self.on_drop[name] = on_drop
         waiting = self.scripts.get(name, [])
         return waiting.pop(0) if len(waiting) > 1 else waiting[0]
 
@@ -405,6 +407,32 @@ async def test_a_face_appears_changes_and_leaves_once_each_and_a_person_is_count
     assert {event.track for event in told} == {1}
     assert told[2].counted is Verdict.WITHOUT_MASK
     assert told[0].wall < told[1].wall < told[2].wall
+
+
+async def test_pictures_left_out_on_purpose_are_no_standstill(house: House) -> None:
+    house.scripts["cam"] = [Script(1, 2, "30")]
+    async with house.open() as hub:
+        await hub.add(CAM)
+        await until(hub, "cam", lambda s: s.state == "live")
+        for _ in range(12):  # for twice as long as makes a picture stale
+            house.on_drop["cam"]("unwatched", 1)
+            await asyncio.sleep(0.1)
+            assert hub.get("cam").status().state == "live"
+        gone = await until(hub, "cam", lambda s: s.state == "stale")
+        assert "no frames" in (gone.detail or "")
+
+
+async def test_the_same_picture_is_a_standstill_also_where_others_are_left_out(
+    house: House,
+) -> None:
+    house.scripts["cam"] = [Script(1, *[2, "0.1"] * 60)]
+    async with house.open() as hub:
+        await hub.add(CAM)
+        await until(hub, "cam", lambda s: s.state == "live")
+        for _ in range(12):
+            house.on_drop["cam"]("unwatched", 1)
+            await asyncio.sleep(0.1)
+        assert "all show the same picture" in (hub.get("cam").status().detail or "")
 
 
 async def test_a_face_leaves_also_when_its_camera_falls_silent(house: House) -> None:
