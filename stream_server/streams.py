@@ -267,7 +267,8 @@ class Stream:
     async def _keep_reading(self) -> None:
         backoff = Backoff(self._options.retry_initial, self._options.retry_maximum)
         while True:
-            self._enter("connecting")
+            # Each try may take seconds, in which the last one's reason still holds.
+            self._enter("connecting", self._detail)
             frames_before = self._metrics.frames_in
             try:
                 source = self._factory.build(

@@ -409,6 +409,15 @@ async def test_a_face_appears_changes_and_leaves_once_each_and_a_person_is_count
     assert told[0].wall < told[1].wall < told[2].wall
 
 
+async def test_while_it_is_called_again_a_camera_still_says_why(house: House) -> None:
+    house.scripts["cam"] = [Script(SourceUnreachable("host:1 refused")), Script("0.6", *FOREVER)]
+    async with house.open() as hub:
+        await hub.add(CAM)
+        again = await until(hub, "cam", lambda s: s.reconnects == 1 and s.state == "connecting")
+        assert again.detail == "host:1 refused"
+        assert (await until(hub, "cam", lambda s: s.state == "live")).detail is None
+
+
 async def test_pictures_left_out_on_purpose_are_no_standstill(house: House) -> None:
     house.scripts["cam"] = [Script(1, 2, "30")]
     async with house.open() as hub:
