@@ -391,8 +391,10 @@ class Stream:
             now = time.monotonic()
             self._notice_standstill(now)
             self._watched = bool(self.publisher.viewers or self.results.readers)
-            self._pipeline.let_go()
             silent = self._picture_at is not None and now - self._picture_at > STANDSTILL_INTERVAL
+            if silent:
+                # While pictures come, the next look says who is gone: its last may be seconds late.
+                self._pipeline.let_go()
             if self._pipeline.notice and silent and now - shown_at >= STANDSTILL_INTERVAL:
                 shown_at = now
                 await self._pipeline.publish_standstill()

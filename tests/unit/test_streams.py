@@ -444,6 +444,21 @@ async def test_the_same_picture_is_a_standstill_also_where_others_are_left_out(
         assert "all show the same picture" in (hub.get("cam").status().detail or "")
 
 
+async def test_a_face_has_not_left_because_looking_at_it_took_long(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_server.track.tracker.KEPT_SECONDS", 0.45)
+    house.analyser.late = 0.5
+    house.scripts["cam"] = [Script(*[step for n in range(40) for step in (n, "0.68")])]
+    async with house.open() as hub:
+        stream = await hub.add(CAM)
+        with stream.events.subscribe(9) as events:
+            kinds = [(await asyncio.wait_for(anext(events), 9)).kind for _ in range(2)]
+            assert kinds == [FaceEventKind.APPEARED, FaceEventKind.CHANGED]  # from uncertain
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(events), 4)
+
+
 async def test_a_face_leaves_also_when_its_camera_falls_silent(house: House) -> None:
     house.scripts["cam"] = [Script(*range(20), "30")]
     async with house.open() as hub:
