@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.clips import write_camera
+from benchmarks.errors import MeasureError
 from benchmarks.floor import Floor, Shares, alone
 from benchmarks.rtsp import available, rtsp_camera
 from benchmarks.service import Sample, Service, latency_quantile, service
@@ -67,7 +68,7 @@ class FlooredWall(Wall):
 
 
 def measure(cameras: int, seconds: float, clip: Path | None) -> FlooredWall:
-    """Run `cameras` cameras for `seconds`. Raises RuntimeError without a real RTSP server."""
+    """Run `cameras` cameras for `seconds`. Raises MeasureError without a real RTSP server."""
     with camera_file(clip) as file:
         with rtsp_camera(file) as url:
             found = measure_at(url, cameras, seconds)
@@ -76,9 +77,9 @@ def measure(cameras: int, seconds: float, clip: Path | None) -> FlooredWall:
 
 @contextmanager
 def camera_file(clip: Path | None) -> Iterator[Path]:
-    """What the RTSP server plays. Raises RuntimeError without a real RTSP server."""
+    """What the RTSP server plays. Raises MeasureError without a real RTSP server."""
     if not available():
-        raise RuntimeError(
+        raise MeasureError(
             "no RTSP server: install gir1.2-gst-rtsp-server-1.0, python3-gi and ffmpeg "
             "(scripts/system-packages tells all)"
         )
@@ -114,7 +115,7 @@ def wait_live(running: Service, cameras: int) -> None:
     deadline = time.monotonic() + LIVE_SECONDS
     while running.sample().total("maskstream_stream_up") < cameras:
         if time.monotonic() > deadline:
-            raise RuntimeError("not all cameras came up")
+            raise MeasureError("not all cameras came up")
         time.sleep(0.5)
 
 

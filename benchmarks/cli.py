@@ -116,10 +116,23 @@ def roundtrip(
 
 
 def _check(clip: Path | None, out: Path | None) -> None:
-    if clip is not None and not clip.is_file():
-        raise InputError(f"--clip: there is no file {clip}")
+    if clip is not None:
+        _check_clip(clip)
     if out is not None and not out.parent.is_dir():
         raise InputError(f"--json: there is no folder {out.parent}")
+
+
+def _check_clip(clip: Path) -> None:
+    from benchmarks.clips import pictures_of
+
+    if not clip.is_file():
+        raise InputError(f"--clip: there is no file {clip}")
+    try:
+        has_picture = any(True for _ in pictures_of(clip))
+    except InputError as error:
+        raise InputError(f"--clip: {error}") from error
+    if not has_picture:
+        raise InputError(f"--clip: no picture of {clip} can be decoded")
 
 
 def _tell(figures: Mapping[str, Any], table: str | None, out: Path | None) -> None:

@@ -10,8 +10,11 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.error import FFmpegError
 
+from models.errors import InputError
 from stream_server.frames import Pixels
+from stream_server.ingest.decode import Normaliser
 
 WIDTH, HEIGHT, RATE = 1280, 720, 30
 SECONDS = 8
@@ -56,8 +59,27 @@ def moving_portrait() -> Iterable[Pixels]:
 
 
 def pictures_of(clip: Path) -> Iterator[Pixels]:
-    """The pictures of a video, scaled to 720p."""
-    with av.open(str(clip)) as container:
-        for frame in container.decode(video=0):
-            bgr = frame.to_ndarray(format="bgr24")
-            yield np.asarray(cv2.resize(bgr, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA))
+    """The pictures of a video, upright, as large as 720p takes them, with black beside them.
+
+    Raises `InputError` for what is no video.
+    """
+    normalise = Normaliser()
+    try:
+        with av.open(str(clip)) as container:
+            stream = container.streams.video[0]
+            for frame in container.decode(stream):
+                yield _fitted(normalise(frame, stream.sample_aspect_ratio).bgr())
+    except (FFmpegError, IndexError) as error:
+        reason = getattr(error, "strerror", None) or "it has no video in it"
+        raise InputError(f"{clip} is not a video that can be read ({reason})") from error
+
+
+def _fitted(bgr: Pixels) -> Pixels:
+    height, width = bgr.shape[:2]
+    scale = min(WIDTH / width, HEIGHT / height)
+    width, height = round(width * scale), round(height * scale)
+    small = cv2.resize(bgr, (width, height), interpolation=cv2.INTER_AREA)
+    left, top = (WIDTH - width) // 2, (HEIGHT - height) // 2
+    below, right = HEIGHT - height - top, WIDTH - width - left
+    framed = cv2.copyMakeBorder(small, top, below, left, right, cv2.BORDER_CONSTANT)
+    return np.asarray(framed, np.uint8)

@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 
 from benchmarks.clips import moving_portrait, pictures_of
+from benchmarks.errors import MeasureError
 from benchmarks.figures import percentile, slope_per_minute
 from benchmarks.processes import Usage, watched
 from benchmarks.service import service
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Frame, Page
 
 WIDTH, HEIGHT, RATE = 640, 480, 30
+CHROMIUM = Path("/usr/bin/chromium")
 BITS, BLOCK = 14, 20
 SETTLE_SECONDS = 6.0
 CONNECT_SECONDS = 30.0
@@ -208,10 +210,14 @@ def numbered(picture: Pixels, number: int) -> Pixels:
 def watch(url: str, pid: int, camera: Path, seconds: float) -> Watched:
     """What preview and page of the server with process `pid` show for `seconds`, once settled.
 
-    Presses the page's start button if there is one. Raises RuntimeError when no picture returns.
+    Presses the page's start button if there is one. Raises MeasureError when no picture returns.
     """
     from playwright.sync_api import sync_playwright
 
+    if not CHROMIUM.exists():
+        raise MeasureError(
+            f"no browser at {CHROMIUM}: install chromium (scripts/system-packages tells all)"
+        )
     flags = [
         *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
         *("--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"),
@@ -219,9 +225,7 @@ def watch(url: str, pid: int, camera: Path, seconds: float) -> Watched:
         "--autoplay-policy=no-user-gesture-required",
     ]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", headless=True, args=flags
-        )
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags)
         try:
             page = browser.new_page()
             page.add_init_script(HOOKS)
@@ -232,7 +236,7 @@ def watch(url: str, pid: int, camera: Path, seconds: float) -> Watched:
             page.wait_for_timeout(SETTLE_SECONDS * 1e3)
             # The page may have laid itself out anew since the first picture came.
             if not frame.evaluate(f"({WATCH})('remote')"):
-                raise RuntimeError("the picture that came back is gone from the page")
+                raise MeasureError("the picture that came back is gone from the page")
             start, before = frame.evaluate(DECODED)
             with watched(pid) as memory:
                 page.wait_for_timeout(seconds * 1e3)
@@ -257,7 +261,7 @@ def _playing(page: Page) -> Frame:
         elif camera.evaluate(f"({WATCH})('remote')"):
             return camera
         page.wait_for_timeout(250)
-    raise RuntimeError("no picture came back to the page")
+    raise MeasureError("no picture came back to the page")
 
 
 def latencies(local: Seen, remote: Seen) -> list[tuple[float, float]]:
@@ -281,11 +285,11 @@ def latencies(local: Seen, remote: Seen) -> list[tuple[float, float]]:
 
 
 def figures(seen: Watched, slow: float, verdict_p95_ms: float | None) -> RoundTrip:
-    """The figures of one watched camera; raises RuntimeError when no picture can be told."""
+    """The figures of one watched camera; raises MeasureError when no picture can be told."""
     local, remote, memory = seen.local, seen.remote, seen.memory
     timed = latencies(local, remote)
     if len(timed) < 2:
-        raise RuntimeError("no returned picture could be told: is the camera's number readable?")
+        raise MeasureError("no returned picture could be told: is the camera's number readable?")
     late = [latency for _, latency in timed]
     end = timed[-1][0]
     span = (end - timed[0][0]) / 1e3

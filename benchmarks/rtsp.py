@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.errors import MeasureError
+
 SYSTEM_PYTHON = "/usr/bin/python3"
 SCRIPT = Path(__file__).parent.parent / "tests" / "fakes" / "gst_rtsp_server.py"
 
@@ -34,7 +36,7 @@ def rtsp_camera(clip: Path) -> Iterator[str]:
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
         try:
             if server.stdout is None or server.stdout.readline() != "ready\n":
-                raise RuntimeError("the RTSP server did not start")
+                raise MeasureError("the RTSP server did not start")
             with subprocess.Popen(feed, stdout=subprocess.DEVNULL) as feeder:
                 try:
                     yield f"rtsp://127.0.0.1:{port}/cam"

@@ -20,6 +20,8 @@ import psutil
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.errors import MeasureError
+
 START_SECONDS = 120
 STOP_SECONDS = 10
 
@@ -124,7 +126,7 @@ def _wait_ready(running: Service, log: Path) -> None:
         except (urllib.error.URLError, OSError):
             ended = running.process.poll() is not None
             if ended or time.monotonic() > deadline:
-                raise RuntimeError(f"the service did not start:\n{log.read_text()}") from None
+                raise MeasureError(f"the service did not start:\n{log.read_text()}") from None
             time.sleep(0.2)
 
 

@@ -22,6 +22,8 @@ import aiortc.rtcrtpreceiver
 import httpx
 from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
 
+from benchmarks.errors import MeasureError
+
 CONNECT_SECONDS = 60.0
 
 
@@ -52,7 +54,7 @@ def watching(
     """So many viewers in a process of their own, all of which have a picture when this begins.
 
     Gives what waits until they have counted for `seconds` and tells the frames of each. Raises
-    RuntimeError if not all get a picture.
+    MeasureError if not all get a picture.
     """
     words = [sys.executable, "-m", "benchmarks.watchers", url, str(viewers), str(seconds), codec]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as child:
@@ -60,7 +62,7 @@ def watching(
         output = child.stdout
         try:
             if output.readline() != "ready\n":
-                raise RuntimeError("the viewers did not all get a picture")
+                raise MeasureError("the viewers did not all get a picture")
             yield lambda: list(json.loads(output.readline()))
         finally:
             child.kill()

@@ -63,7 +63,7 @@ from stream_server.web.whip import whip_routes
 
 log = structlog.get_logger(__name__)
 
-EXIT_OK, EXIT_FAILED = 0, 1
+EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 
 def serve(settings: Settings) -> NoReturn:
@@ -128,7 +128,7 @@ async def run(settings: Settings, listener: socket.socket) -> int:
             await serving
     except (MaskstreamError, WeightsError) as error:
         log.error("cannot_start", error=str(error))
-        code = EXIT_FAILED
+        code = EXIT_USAGE if isinstance(error, SettingsError) else EXIT_FAILED
     finally:
         front.app = None
         server.should_exit = True

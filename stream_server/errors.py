@@ -16,6 +16,7 @@ MaskstreamError
 │   ├── StreamExists
 │   ├── StreamBusy           somebody publishes to it already
 │   ├── TooManyStreams       also too many viewers of one stream
+│   ├── StateNotSaved        the list of streams cannot be written to state_dir
 │   └── ViewUnavailable      the camera's own video cannot be passed on to browsers
 └── NegotiationError         an SDP offer that cannot be answered
     └── MalformedBody        not SDP, or not a trickle-ICE fragment, at all
@@ -92,6 +93,10 @@ class StreamBusy(StreamError):
 
 class TooManyStreams(StreamError):
     """The limit on streams or viewers is reached."""
+
+
+class StateNotSaved(StreamError):
+    """The list of remembered streams cannot be written; the message names the file and the mend."""
 
 
 class ViewUnavailable(StreamError):

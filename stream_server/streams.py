@@ -22,6 +22,7 @@ from stream_server.errors import (
     MaskstreamError,
     SettingsError,
     SourceError,
+    StateNotSaved,
     StreamBusy,
     StreamExists,
     StreamNotFound,
@@ -43,6 +44,7 @@ from stream_server.frames import (
     check_stream_name,
     made,
 )
+from stream_server.ingest.decode import UNWATCHED
 from stream_server.pipeline import Pipeline
 from stream_server.ports import FrameSource, PacketSink
 from stream_server.publish.encode import EncodeOptions
@@ -215,6 +217,7 @@ class Stream:
         self._connecting_since = 0.0
         self._standstill = Standstill()
         self._picture_at: float | None = None
+        self._left_out_at = float("-inf")  # when a picture came that nobody wanted decoded
         self._watched = False  # read by the source's thread
         self._created_at = datetime.now(UTC)
         self._tasks: list[asyncio.Task[None]] = []
@@ -264,7 +267,8 @@ class Stream:
     async def _keep_reading(self) -> None:
         backoff = Backoff(self._options.retry_initial, self._options.retry_maximum)
         while True:
-            self._enter("connecting")
+            # Each try may take seconds, in which the last one's reason still holds.
+            self._enter("connecting", self._detail)
             frames_before = self._metrics.frames_in
             try:
                 source = self._factory.build(
@@ -370,6 +374,8 @@ class Stream:
             self._metrics.dropped("analyse", "superseded")
 
     def _count_drop(self, reason: str, count: int) -> None:
+        if reason == UNWATCHED:
+            self._left_out_at = time.monotonic()
         self._metrics.dropped("ingest", reason, count)
 
     def _enter(self, state: State, detail: str | None = None) -> None:
@@ -385,20 +391,22 @@ class Stream:
             now = time.monotonic()
             self._notice_standstill(now)
             self._watched = bool(self.publisher.watched or self.results.readers)
-            self._pipeline.let_go()
             silent = self._picture_at is not None and now - self._picture_at > STANDSTILL_INTERVAL
+            if silent:
+                # While pictures come, the next look says who is gone: its last may be seconds late.
+                self._pipeline.let_go()
             if self._pipeline.notice and silent and now - shown_at >= STANDSTILL_INTERVAL:
                 shown_at = now
                 await self._pipeline.publish_standstill()
 
     def _notice_standstill(self, now: float) -> None:
         changed_at = self._standstill.changed_at
-        still = 0.0 if changed_at is None else now - changed_at
+        still = 0.0 if changed_at is None else self._looked_until(now) - changed_at
         stale = still > self._options.stale_seconds and self._state != "ended"
         self._metrics.set_stale(stale)
         self._pipeline.notice = f"Not live: no new picture for {still:.0f} s" if stale else None
         if self._state in ("live", "stale") and stale:
-            silent = now - (self._picture_at or 0.0)
+            silent = self._looked_until(now) - (self._picture_at or 0.0)
             frozen = silent < self._options.stale_seconds / 2
             what = "frames arrive, but all show the same picture" if frozen else "no frames"
             self._enter("stale", f"{what} for {still:.0f} s")
@@ -409,6 +417,13 @@ class Stream:
             and changed_at >= self._connecting_since
         ):
             self._enter("live")
+
+    def _looked_until(self, now: float) -> float:
+        """Until when it is known whether the picture moves: not while pictures that come are left
+        out on purpose (`decode: key` of a camera with ten seconds from key frame to key frame)."""
+        if now - self._left_out_at < self._options.stale_seconds:
+            return self._picture_at or now
+        return now
 
     def status(self) -> StreamStatus:
         """A snapshot for people."""
@@ -495,17 +510,20 @@ class StreamHub:
         self._persisted: dict[str, SourceSpec] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._removing: set[str] = set()
+        self._saving = asyncio.Lock()
         self._closing = False
 
     async def __aenter__(self) -> Self:
         for spec in self._configured:
             await self.add(spec, persist=False)
-        for spec in load_specs(self._store):
+        # Also what cannot be started now stays remembered: a limit may be raised again.
+        self._persisted = {spec.name: spec for spec in load_specs(self._store)}
+        for spec in self._persisted.values():
             if spec.name in self._streams:
                 log.warning("remembered_stream_is_configured", stream=spec.name)
                 continue
             try:
-                await self.add(spec, persist=True)
+                self._start(spec, ephemeral=False)
             except MaskstreamError as error:
                 log.error("remembered_stream_refused", stream=spec.name, error=str(error))
         self._sweeper = asyncio.create_task(self._sweep(), name="hub-sweeper")
@@ -542,14 +560,31 @@ class StreamHub:
         return stream
 
     async def add(self, spec: SourceSpec, *, persist: bool = True) -> Stream:
-        """Start a stream; with `persist` it is started again after a restart."""
+        """Start a stream; with `persist` it is started again after a restart.
+
+        Raises `StreamExists`, `TooManyStreams`, and, with no stream left behind, `StateNotSaved`.
+        """
         if spec.name in self._streams:
             raise StreamExists(f"a stream {spec.name!r} exists already: remove it, or rename")
         stream = self._start(spec, ephemeral=False)
         if persist:
             self._persisted[spec.name] = spec
-            await asyncio.to_thread(save_specs, self._store, tuple(self._persisted.values()))
+            try:
+                await self._save()
+            except OSError as error:
+                self._persisted.pop(spec.name, None)
+                with suppress(StreamNotFound):  # somebody has removed it meanwhile
+                    await self._end(spec.name)
+                raise StateNotSaved(
+                    f"the stream was not added: {self._store} cannot be written "
+                    f"({error.strerror}): make state_dir writable"
+                ) from error
         return stream
+
+    async def _save(self) -> None:
+        """Remember the streams as they are: one writer at a time, the last one knows all."""
+        async with self._saving:
+            await asyncio.to_thread(save_specs, self._store, tuple(self._persisted.values()))
 
     def check_free(self, name: str, *, allow_new: bool) -> None:
         """Raise what `publish` would raise now."""
@@ -599,7 +634,23 @@ class StreamHub:
             )
 
     async def remove(self, name: str) -> None:
-        """Stop a stream, forget it and its series. Raises `StreamNotFound`."""
+        """Stop a stream, forget it and its series.
+
+        Raises `StreamNotFound`, and, when it has ended but comes back after a restart,
+        `StateNotSaved`.
+        """
+        await self._end(name)
+        if self._persisted.pop(name, None) is None:
+            return
+        try:
+            await self._save()
+        except OSError as error:
+            raise StateNotSaved(
+                f"the stream has ended, but comes back after a restart: {self._store} cannot be "
+                f"written ({error.strerror}): make state_dir writable"
+            ) from error
+
+    async def _end(self, name: str) -> None:
         stream = self.get(name)
         self._removing.add(name)
         try:
@@ -608,8 +659,6 @@ class StreamHub:
             self._metrics.remove_stream(name)
             del self._streams[name]
             self._removing.discard(name)
-        if self._persisted.pop(name, None) is not None:
-            await asyncio.to_thread(save_specs, self._store, tuple(self._persisted.values()))
         log.info("stream_removed", stream=name)
 
     async def _sweep(self) -> None:
@@ -625,11 +674,13 @@ class StreamHub:
 
 def load_specs(store: Path | None) -> list[SourceSpec]:
     """The remembered streams; raises `SettingsError` for a file that is not ours."""
-    if store is None or not store.exists():
+    if store is None:
         return []
     try:
         entries = json.loads(store.read_text())
         return [_remembered(entry) for entry in entries]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise SettingsError(
             f"the file of remembered streams {store} cannot be read ({error}): mend or remove it"

@@ -15,6 +15,7 @@ from typing import TypeVar
 import psutil
 
 from benchmarks import roundtrip, watchers
+from benchmarks.errors import MeasureError
 from benchmarks.peers.environments import PeerUnavailable, peer_python
 from benchmarks.peers.processes import Peer, running
 from benchmarks.processes import usage
@@ -102,7 +103,7 @@ def attempted(run: Callable[[], Result]) -> Result | NotMeasured:
 
     try:
         return run()
-    except (PeerUnavailable, RuntimeError, OSError, psutil.Error, Error) as error:
+    except (PeerUnavailable, MeasureError, RuntimeError, OSError, psutil.Error, Error) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return NotMeasured(reason)
 

@@ -29,6 +29,11 @@ log = structlog.get_logger(__name__)
 NMS_IOU = 0.3
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 COMPILED_SIZES = 8
+IDLE_SECONDS = 60.0
+"""A size that nobody asked for so long gives way to a new one. While all are in use, whatever else
+comes shares a network for any size, a tenth slower: compiling takes most of a second and all cores,
+and a wall of cameras of nine sizes would do nothing else."""
+ANY = -1
 THREADS_PER_INFERENCE = 4
 COMPANY_SECONDS = 1.0
 """After two detections have met, for so long each gets one thread: together they are done sooner,
@@ -115,7 +120,7 @@ class Company:
 
 
 class CenterFaceDetector:
-    """`FaceDetector` on the CPU. Thread-safe; a size is compiled when first seen, 8 are kept.
+    """`FaceDetector` on the CPU. Thread-safe; a size is compiled when first seen, up to 8.
 
     A detection alone gets up to four threads, those of several callers at once one each.
 
@@ -148,6 +153,8 @@ class CenterFaceDetector:
         self._company = Company()
         self._running = threading.BoundedSemaphore(self._threads)
         self._networks: OrderedDict[tuple[int, int], Networks] = OrderedDict()
+        self._asked: dict[tuple[int, int], float] = {}
+        self._any_size: Networks | None = None
 
     def detect(self, picture: Picture, scale: float = 1.0) -> list[FaceBox]:
         """Faces in pixel coordinates of `picture`, best score first, at most `MAX_FACES`."""
@@ -176,12 +183,16 @@ class CenterFaceDetector:
         with self._compiling:
             if found := self._known(size):
                 return found
-            networks = self._compile(width, height)
             with self._lookup:
-                self._networks[size] = networks
-                while len(self._networks) > COMPILED_SIZES:
-                    self._networks.popitem(last=False)
-        log.debug("detector_compiled", detector=self.name, width=width, height=height)
+                if not (room := self._has_room()):
+                    size = ANY, ANY
+            networks = self._compile(*size)
+            with self._lookup:
+                if room:
+                    self._keep(size, networks)
+                else:
+                    self._any_size = networks
+        log.debug("detector_compiled", detector=self.name, width=size[0], height=size[1])
         return networks
 
     def _compile(self, width: int, height: int) -> "Networks":
@@ -203,11 +214,27 @@ class CenterFaceDetector:
         with self._lookup:
             if size in self._networks:
                 self._networks.move_to_end(size)
-            return self._networks.get(size)
+                self._asked[size] = time.monotonic()
+                return self._networks[size]
+            return None if self._has_room() else self._any_size
+
+    def _has_room(self) -> bool:
+        """For another size's own network."""
+        if len(self._networks) < COMPILED_SIZES:
+            return True
+        oldest = next(iter(self._networks))
+        return time.monotonic() - self._asked[oldest] > IDLE_SECONDS
+
+    def _keep(self, size: tuple[int, int], networks: "Networks") -> None:
+        if len(self._networks) >= COMPILED_SIZES:
+            oldest, _ = self._networks.popitem(last=False)
+            del self._asked[oldest]
+        self._networks[size] = networks
+        self._asked[size] = time.monotonic()
 
 
 class Network:
-    """CenterFace compiled for one input size, with its pool of inference requests."""
+    """CenterFace compiled for one input size (or `ANY`), with its pool of inference requests."""
 
     def __init__(
         self, core: ov.Core, model: ov.Model, width: int, height: int, config: dict[str, str]
@@ -242,7 +269,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Networks:
-    """One input size, compiled for a detection alone and for those that have company."""
+    """One input size (or `ANY`), compiled for a detection alone and for those in company."""
 
     wide: Network
     narrow: Network

@@ -10,6 +10,8 @@ from enum import IntEnum
 
 WINDOW_SECONDS = 1.0
 LEAST_FRAMES = 4
+"""So many frames tell something, or two that lie a second apart: where each takes as long, the next
+step must not wait for four of them."""
 LONGEST_WINDOW_SECONDS = 10.0
 """A stream of few frames a second is judged by its last few, if they are not older than this."""
 MISSED_SHARE = 0.2
@@ -51,7 +53,7 @@ class Shedding:
         self._frames.append((now, latency))
         while self._old(now - self._frames[0][0]):
             self._frames.popleft()
-        if self._often_over(CALM_SHARE * self._budget):
+        if self._is_strained():
             self._strained = now
         if now - self._changed >= SETTLE_SECONDS:
             self._reconsider(now)
@@ -61,14 +63,26 @@ class Shedding:
         window = WINDOW_SECONDS if len(self._frames) > LEAST_FRAMES else LONGEST_WINDOW_SECONDS
         return age > window
 
-    def _often_over(self, seconds: float) -> bool:
-        since = [latency for at, latency in self._frames if at > self._changed]
-        return sum(latency > seconds for latency in since) > max(1.0, MISSED_SHARE * len(since))
+    def _since_change(self) -> list[tuple[float, float]]:
+        return [frame for frame in self._frames if frame[0] > self._changed]
+
+    def _is_strained(self) -> bool:
+        since = self._since_change()
+        late = sum(latency > CALM_SHARE * self._budget for _, latency in since)
+        # Of a few frames none may be late: a stream that gives one in five seconds is not calm.
+        return late > (max(1.0, MISSED_SHARE * len(since)) if len(since) >= LEAST_FRAMES else 0)
+
+    def _is_over(self) -> bool:
+        since = self._since_change()
+        enough = len(since) >= LEAST_FRAMES or (
+            bool(since) and since[-1][0] - since[0][0] >= WINDOW_SECONDS
+        )
+        late = sum(latency > self._budget for _, latency in since)
+        return enough and late > max(1.0, MISSED_SHARE * len(since))
 
     def _reconsider(self, now: float) -> None:
-        enough = sum(at > self._changed for at, _ in self._frames) >= LEAST_FRAMES
         calm = now - max(self._strained, self._changed)
-        if enough and self._often_over(self._budget) and self.step < Step.FEWER_FRAMES:
+        if self._is_over() and self.step < Step.FEWER_FRAMES:
             # A load between two steps would else be tried and missed every few seconds.
             held = now - self._relieved >= self._patience[self.step]
             longer = CALM_SECONDS if held else 2 * self._patience[self.step]

@@ -266,6 +266,11 @@ def on_feedback(sender: RTCRtpSender, tell: Callable[[float | None, float | None
     sender._handle_rtcp_packet = listen  # type: ignore[method-assign]
 
 
+def present_connection(ice: RTCIceTransport) -> Connection:
+    """The ICE connection that is in use, for the candidates that come later."""
+    return ice._connection
+
+
 def survive_ice_restart(ice: RTCIceTransport) -> None:
     """Let the DTLS session read from whichever ICE connection is current. Call before it starts."""
 

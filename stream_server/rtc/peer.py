@@ -23,7 +23,7 @@ from aiortc.exceptions import InvalidAccessError, InvalidStateError
 from aiortc.rtcicetransport import candidate_to_aioice, connection_kwargs
 
 from stream_server.errors import MalformedBody, NegotiationError
-from stream_server.rtc.internals import restart_ice, survive_ice_restart
+from stream_server.rtc.internals import present_connection, restart_ice, survive_ice_restart
 from stream_server.rtc.sdp import IceFragment, Offer, VideoCodec
 
 log = structlog.get_logger(__name__)
@@ -103,7 +103,7 @@ class Peer:
 
     async def trickle(self, fragment: IceFragment) -> None:
         """Add the candidates of the present ICE session."""
-        connection = self._fresh or self._ice._connection
+        connection = self._fresh or present_connection(self._ice)
         try:
             for candidate in fragment.candidates:
                 await connection.add_remote_candidate(candidate_to_aioice(candidate))

@@ -50,7 +50,7 @@ def router(services: Services, sources: SourcePolicy) -> APIRouter:
                     }
                 },
             },
-            **documented(400, 403, 409, 413, 415, 422, 429),
+            **documented(400, 403, 409, 413, 415, 422, 429, 507),
         },
     )
     async def add_stream(wanted: StreamIn, request: Request, response: Response) -> StreamStatusOut:
@@ -67,7 +67,7 @@ def router(services: Services, sources: SourcePolicy) -> APIRouter:
         "/api/streams/{name}",
         summary="Stop a stream and forget it",
         status_code=204,
-        responses={204: {"description": "It is gone."}, **documented(403, 404, 422)},
+        responses={204: {"description": "It is gone."}, **documented(403, 404, 422, 507)},
     )
     async def remove_stream(name: StreamName) -> None:
         await hub.remove(name)

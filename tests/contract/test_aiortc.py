@@ -43,6 +43,7 @@ from stream_server.rtc.internals import (
     is_keyframe,
     on_feedback,
     on_keyframe_request,
+    present_connection,
     restart_ice,
     survive_ice_restart,
 )
@@ -249,7 +250,7 @@ async def test_a_new_ice_connection_takes_over_under_the_same_dtls_session() -> 
         await asyncio.wait_for(
             asyncio.gather(*(restart_ice(t, c) for t, c in zip(transports, fresh, strict=True))), 15
         )
-        assert [transport._connection for transport in transports] == fresh
+        assert [present_connection(transport) for transport in transports] == fresh
         for _ in range(45):  # far more than could have been under way on the old path
             await asyncio.wait_for(track.recv(), 5)
         assert here.connectionState == there.connectionState == "connected"

@@ -1,18 +1,21 @@
 """The service ends in time and wholly, whatever its peers do; and answers before it is ready."""
 
 import asyncio
+import os
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
 from tests.e2e.test_whip_whep import whep_viewer
-from tests.peers import wait_until
+from tests.peers import MASKSTREAM, wait_until
 
 
 @contextmanager
@@ -86,6 +89,24 @@ def test_sigterm_right_after_a_stream_was_added_ends_it_cleanly(server: Any) -> 
     assert running.ask("POST", "/api/streams", {"name": "demo", "url": "demo:"}) == 201
     assert running.stop() < 5
     assert "Traceback" not in running.log.read_text()
+
+
+def test_a_broken_file_of_remembered_streams_is_named_and_exit_code_2(
+    tmp_path: Path, cache_dir: Path
+) -> None:
+    (tmp_path / "streams.json").write_text("{not json")
+    given = {"MASKSTREAM__STATE_DIR": str(tmp_path), "MASKSTREAM__CACHE_DIR": str(cache_dir)}
+    done = subprocess.run(
+        [*MASKSTREAM, "serve", "--port", "0"],
+        env=os.environ | given,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    (told,) = [line for line in done.stderr.splitlines() if "cannot_start" in line]
+    assert str(tmp_path / "streams.json") in told
 
 
 def test_added_streams_outlast_a_restart_and_removed_ones_do_not(server: Any) -> None:

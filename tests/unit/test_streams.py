@@ -22,6 +22,7 @@ from stream_server.errors import (
     SourceEnded,
     SourceUnreachable,
     SourceUnsupported,
+    StateNotSaved,
     StreamBusy,
     StreamExists,
     StreamNotFound,
@@ -76,6 +77,7 @@ class House:
         self.scripts: dict[str, list[Script]] = {}
         self.tries: dict[str, int] = {}
         self.watched: dict[str, Callable[[], bool]] = {}
+        self.on_drop: dict[str, Callable[[str, int], None]] = {}
         self.store = tmp_path / "state" / "streams.json"
         self.configured = configured
         self.budget = 10.0
@@ -90,6 +92,7 @@ class House:
     ) -> Script:
         self.tries[name] = self.tries.get(name, 0) + 1
         self.watched[name] = watched
+        self.on_drop[name] = on_drop
         waiting = self.scripts.get(name, [])
         return waiting.pop(0) if len(waiting) > 1 else waiting[0]
 
@@ -406,6 +409,56 @@ async def test_a_face_appears_changes_and_leaves_once_each_and_a_person_is_count
     assert told[0].wall < told[1].wall < told[2].wall
 
 
+async def test_while_it_is_called_again_a_camera_still_says_why(house: House) -> None:
+    house.scripts["cam"] = [Script(SourceUnreachable("host:1 refused")), Script("0.6", *FOREVER)]
+    async with house.open() as hub:
+        await hub.add(CAM)
+        again = await until(hub, "cam", lambda s: s.reconnects == 1 and s.state == "connecting")
+        assert again.detail == "host:1 refused"
+        assert (await until(hub, "cam", lambda s: s.state == "live")).detail is None
+
+
+async def test_pictures_left_out_on_purpose_are_no_standstill(house: House) -> None:
+    house.scripts["cam"] = [Script(1, 2, "30")]
+    async with house.open() as hub:
+        await hub.add(CAM)
+        await until(hub, "cam", lambda s: s.state == "live")
+        for _ in range(12):  # for twice as long as makes a picture stale
+            house.on_drop["cam"]("unwatched", 1)
+            await asyncio.sleep(0.1)
+            assert hub.get("cam").status().state == "live"
+        gone = await until(hub, "cam", lambda s: s.state == "stale")
+        assert "no frames" in (gone.detail or "")
+
+
+async def test_the_same_picture_is_a_standstill_also_where_others_are_left_out(
+    house: House,
+) -> None:
+    house.scripts["cam"] = [Script(1, *[2, "0.1"] * 60)]
+    async with house.open() as hub:
+        await hub.add(CAM)
+        await until(hub, "cam", lambda s: s.state == "live")
+        for _ in range(12):
+            house.on_drop["cam"]("unwatched", 1)
+            await asyncio.sleep(0.1)
+        assert "all show the same picture" in (hub.get("cam").status().detail or "")
+
+
+async def test_a_face_has_not_left_because_looking_at_it_took_long(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_server.track.tracker.KEPT_SECONDS", 0.45)
+    house.analyser.late = 0.5
+    house.scripts["cam"] = [Script(*[step for n in range(40) for step in (n, "0.68")])]
+    async with house.open() as hub:
+        stream = await hub.add(CAM)
+        with stream.events.subscribe(9) as events:
+            kinds = [(await asyncio.wait_for(anext(events), 9)).kind for _ in range(2)]
+            assert kinds == [FaceEventKind.APPEARED, FaceEventKind.CHANGED]  # from uncertain
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(events), 4)
+
+
 async def test_a_face_leaves_also_when_its_camera_falls_silent(house: House) -> None:
     house.scripts["cam"] = [Script(*range(20), "30")]
     async with house.open() as hub:
@@ -431,6 +484,46 @@ async def test_streams_are_remembered_privately_and_configured_ones_win(tmp_path
         assert [(s.name, s.kind) for s in hub.streams()] == [("cam", "rtsp")]
         await hub.remove("cam")
     assert json.loads(house.store.read_text()) == []
+
+
+async def test_streams_added_at_once_are_all_remembered(house: House) -> None:
+    names = [f"cam{number}" for number in range(8)]
+    house.scripts = {name: [Script(*FOREVER)] for name in names}
+    async with house.open(replace(OPTIONS, max_streams=8)) as hub:
+        await asyncio.gather(*(hub.add(SourceSpec(name, CAM.url)) for name in names))
+        assert [entry["name"] for entry in json.loads(house.store.read_text())] == names
+        await asyncio.gather(*(hub.remove(name) for name in names[1:]))
+    assert [entry["name"] for entry in json.loads(house.store.read_text())] == names[:1]
+
+
+async def test_a_remembered_stream_that_cannot_start_now_stays_remembered(house: House) -> None:
+    house.scripts = {name: [Script(*FOREVER)] for name in ("cam", "door", "gate")}
+    async with house.open() as hub:
+        await hub.add(CAM)
+        await hub.add(SourceSpec("door", CAM.url))
+    async with house.open(replace(OPTIONS, max_streams=1)) as hub:  # by mistake
+        await hub.remove("cam")
+        await hub.add(SourceSpec("gate", CAM.url))
+    async with house.open() as hub:
+        assert [stream.name for stream in hub.streams()] == ["door", "gate"]
+
+
+async def test_without_a_place_to_remember_it_no_stream_is_added(house: House) -> None:
+    house.scripts["cam"] = [Script(*FOREVER)]
+    house.store.parent.write_text("a file where a folder is wanted")
+    async with house.open() as hub:
+        with pytest.raises(StateNotSaved, match=r"not added: .*streams\.json .*state_dir"):
+            await hub.add(CAM)
+        assert hub.streams() == []
+        assert 'stream="cam"' not in house.text()
+        house.store.parent.unlink()
+        await hub.add(CAM)
+        house.store.unlink()
+        house.store.parent.rmdir()
+        house.store.parent.write_text("again")
+        with pytest.raises(StateNotSaved, match="ended, but comes back"):
+            await hub.remove("cam")
+        assert hub.streams() == []
 
 
 async def test_privacy_outlives_a_restart(house: House) -> None:

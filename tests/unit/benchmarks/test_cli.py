@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import wave
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,32 @@ def test_a_clip_that_is_not_there_is_one_line(
 ) -> None:
     assert cli.run(["bench", command, "--clip", "/no/such.mp4"]) == 2
     assert capsys.readouterr().err == "maskstream: --clip: there is no file /no/such.mp4\n"
+
+
+@pytest.mark.parametrize("command", ["cameras", "viewers", "soak", "roundtrip"])
+def test_a_clip_that_is_no_video_is_one_line(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    junk, sound = tmp_path / "junk.mp4", tmp_path / "sound.wav"
+    junk.write_text("not a video")
+    with wave.open(str(sound), "wb") as tone:
+        tone.setparams((1, 2, 8000, 0, "NONE", "NONE"))
+        tone.writeframes(bytes(8000))
+    assert cli.run(["bench", command, "--clip", str(junk)]) == 2
+    assert cli.run(["bench", command, "--clip", str(sound)]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "--clip" in first
+    assert "junk.mp4 is not a video" in first
+    assert "sound.wav" in second
+    assert "no video in it" in second
+
+
+def test_what_cannot_be_measured_here_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(benchmarks.cameras, "available", lambda: False)
+    assert cli.run(["bench", "cameras"]) == 1
+    assert capsys.readouterr().err.startswith("maskstream: no RTSP server: install ")
 
 
 @pytest.mark.parametrize("command", ["cameras", "viewers", "soak", "roundtrip"])

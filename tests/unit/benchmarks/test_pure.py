@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from benchmarks import cameras, compare, roundtrip, soak
+from benchmarks.clips import pictures_of
 from benchmarks.compare import beaten, held, markdown, rising
+from benchmarks.errors import MeasureError
 from benchmarks.figures import slope_per_minute
 from benchmarks.floor import Floor, Shares
 from benchmarks.peers.contest import CameraRow, NotMeasured, attempted
@@ -35,6 +39,25 @@ def test_growth_leaves_out_the_warm_up() -> None:
 def test_two_points_tell_no_growth() -> None:
     assert slope_per_minute([]) is None
     assert slope_per_minute([(0, 1), (60, 5)], skip=0.0) is None
+
+
+# --- the clips ------------------------------------------------------------------------------------
+
+
+def test_a_portrait_clip_keeps_its_shape(tmp_path: Path) -> None:
+    """Faces drawn three times as wide are no faces to a detector."""
+    clip = tmp_path / "portrait.mp4"
+    with av.open(str(clip), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 360, 640, "yuv420p"
+        for _ in range(3):
+            white = np.full((640, 360, 3), 255, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(white, format="bgr24")))
+        container.mux(stream.encode())
+    shown = next(pictures_of(clip))
+    assert shown.shape == (720, 1280, 3)
+    lit = np.flatnonzero(shown[360, :, 0] > 128)
+    assert (lit.size, lit[0]) == (405, 437)
 
 
 # --- what camera peers say ------------------------------------------------------------------------
@@ -171,7 +194,7 @@ def test_a_latency_that_grows_is_seen_as_such() -> None:
 
 
 def test_a_camera_of_which_nothing_can_be_told_is_an_error() -> None:
-    with pytest.raises(RuntimeError, match="could be told"):
+    with pytest.raises(MeasureError, match="could be told"):
         roundtrip.figures(roundtrip.Watched([], [], 0.0, [Usage(0.0, 0.0, 1)]), 1.0, None)
 
 

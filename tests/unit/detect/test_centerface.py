@@ -120,12 +120,52 @@ def test_a_heatmap_that_fires_everywhere_is_bounded() -> None:
     assert scores[0] == 1.0
 
 
-def test_compiled_sizes_are_bounded_and_the_recent_kept() -> None:
+MANY_SIZES = [(256, 32 * n) for n in range(1, 9)] + [(32 * n, 256) for n in range(1, 8)]
+
+
+def black(width: int, height: int) -> Picture:
+    return Picture(np.zeros((height * 3 // 2, width), np.uint8))
+
+
+def test_compiled_sizes_are_bounded_and_the_idle_give_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(centerface, "IDLE_SECONDS", 0.0)
     detector = CenterFaceDetector(long_side=256)
-    sizes = [(256, 32 * n) for n in range(1, 9)] + [(32 * n, 256) for n in range(1, 8)]
-    for width, height in sizes:
-        detector.detect(Picture(np.zeros((height * 3 // 2, width), np.uint8)))
-    assert list(detector._networks) == sizes[-centerface.COMPILED_SIZES :]
+    for size in MANY_SIZES:
+        detector.detect(black(*size))
+    assert list(detector._networks) == MANY_SIZES[-centerface.COMPILED_SIZES :]
+    assert detector._asked.keys() == detector._networks.keys()
+
+
+def test_cameras_of_many_sizes_do_not_take_turns_in_compiling(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled = []
+    real = centerface.Network
+
+    def counting(*args: object) -> object:
+        compiled.append(args[2:4])
+        return real(*args)
+
+    monkeypatch.setattr(centerface, "Network", counting)
+    detector = CenterFaceDetector(long_side=256, threads=1)
+    for size in MANY_SIZES * 2:
+        detector.detect(black(*size))
+    assert compiled == [*MANY_SIZES[: centerface.COMPILED_SIZES], (-1, -1)]
+
+
+def test_a_size_without_a_network_of_its_own_shows_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    picture = Picture.from_bgr(np.ascontiguousarray(astronaut()[:380, :, ::-1]))
+    (own,) = CenterFaceDetector().detect(picture)
+    monkeypatch.setattr(centerface, "COMPILED_SIZES", 1)
+    detector = CenterFaceDetector()
+    detector.detect(black(64, 64))
+    (shared,) = detector.detect(picture)
+    assert list(detector._networks) == [(64, 64)]
+    assert shared.score == pytest.approx(own.score, abs=1e-3)
+    assert shared.x0 == pytest.approx(own.x0, abs=0.1)
+    assert shared.y1 == pytest.approx(own.y1, abs=0.1)
 
 
 def test_a_size_seen_again_is_not_compiled_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,6 +101,21 @@ def test_a_stream_of_one_frame_a_second_is_relieved_too() -> None:
     assert [step for _, step in changes] == [1, 2, 3, 4]
 
 
+def test_frames_that_take_seconds_are_no_calm() -> None:
+    """One in five seconds, each five seconds late: every step is needed, and none taken back."""
+    shedding = Shedding(BUDGET)
+    changes = run(shedding, lambda step, now: 4.9, 120, fps=0.2)
+    assert [step for _, step in changes] == [1, 2, 3, 4]
+
+
+def test_the_later_the_frames_the_fewer_are_waited_for() -> None:
+    """A second each: two frames tell enough for the next step."""
+    shedding = Shedding(BUDGET)
+    changes = run(shedding, lambda step, now: 0.9, 10, fps=1)
+    assert [step for _, step in changes] == [1, 2, 3, 4]
+    assert changes[-1][0] < 9
+
+
 def test_a_source_that_was_silent_is_not_judged_by_old_frames() -> None:
     shedding = Shedding(BUDGET)
     run(shedding, lambda step, now: 0.5, 0.15)

@@ -41,6 +41,7 @@ def assert_problem(response: httpx.Response, status: int, *words: str) -> None:
         (errors.StreamBusy("'a' is busy"), 409),
         (errors.InvalidStreamName("'A' is not a name"), 422),
         (errors.TooManyStreams("the limit is 4"), 429),
+        (errors.StateNotSaved("streams.json cannot be written"), 507),
         (errors.SourceUnsupported("no such scheme"), 422),
         (errors.SourceUnreachable("refused"), 502),
         (errors.InvalidPicture("cut off"), 422),
