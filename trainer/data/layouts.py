@@ -2,7 +2,7 @@
 
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from models import LABELS
@@ -65,12 +65,32 @@ def _unwrap(root: Path) -> Path:
 
 
 def _means_something(folder: Path) -> bool:
-    name = folder.name.lower()
-    return name in SPLITS or name in _PICTURES + _ANNOTATIONS or is_class(folder.name)
+    """Whether a lone folder is a part of the data set rather than what wraps it."""
+    if folder.name.lower() in (*SPLITS, *_PICTURES, *_ANNOTATIONS):
+        return True
+    # An archive may well be called "Face Mask"; that is no class where the classes stand in it.
+    return is_class(folder.name) and not any(map(_means_something, _folders(folder)))
 
 
 def _files(folder: Path) -> bool:
-    return any(is_picture(path) or path.suffix.lower() == ".xml" for path in folder.iterdir())
+    return _has_picture(folder) or _annotated(folder)
+
+
+def _annotated(folder: Path) -> bool:
+    return any(map(_is_annotation, folder.iterdir()))
+
+
+def _is_annotation(path: Path) -> bool:
+    return path.suffix.lower() == ".xml" and not path.name.startswith(".")
+
+
+def _below(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
+    """The files below `folder` that are `wanted`, less those in hidden folders."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if wanted(path) and not any(n.startswith(".") for n in path.relative_to(folder).parts)
+    )
 
 
 def _splits(root: Path) -> dict[str, list[Path]]:
@@ -85,7 +105,7 @@ def _splits(root: Path) -> dict[str, list[Path]]:
 def _detect(root: Path) -> str:
     splits = _splits(root)
     parts = [folder for folders in splits.values() for folder in folders] or [root]
-    if any(_named(part, _ANNOTATIONS) or any(part.glob("*.xml")) for part in parts):
+    if any(_named(part, _ANNOTATIONS) or _annotated(part) for part in parts):
         return "voc"
     if _is_12k(root):
         return "12k"
@@ -140,7 +160,7 @@ def _class_folders(folder: Path) -> Iterator[LabelledFace]:
             label = label_of(directory.name)
         except DataError as error:
             raise DataError(f"{directory}: {error}") from error
-        pictures = sorted(path for path in directory.rglob("*") if is_picture(path))
+        pictures = _below(directory, is_picture)
         if not pictures:
             raise DataError(f"class without a picture: {directory} has no pictures in it")
         for path in pictures:
@@ -168,9 +188,12 @@ def _scene_folder(folder: Path, problems: list[Problem]) -> Iterator[LabelledFac
     """The faces of one folder's annotated pictures; what is broken is added to `problems`."""
     annotations = _named(folder, _ANNOTATIONS) or folder
     picture_folder = _named(folder, _PICTURES) or folder
-    pictures = {path.stem: path for path in sorted(picture_folder.iterdir()) if is_picture(path)}
-    for xml in sorted(annotations.glob("*.xml")):
-        picture = pictures.pop(xml.stem, None)
+    pictures = {
+        path.relative_to(picture_folder).with_suffix(""): path
+        for path in _below(picture_folder, is_picture)
+    }
+    for xml in _below(annotations, _is_annotation):
+        picture = pictures.pop(xml.relative_to(annotations).with_suffix(""), None)
         if picture is None:
             problems.append(Problem(xml, f"it has no picture in {picture_folder}"))
             continue

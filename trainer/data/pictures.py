@@ -10,7 +10,7 @@ from trainer.data.classes import DataError
 
 SUFFIXES = frozenset(
     f".{kind}"
-    for kind in "avif bmp gif jpe jpeg jpg jp2 pgm png pnm ppm tif tiff webp".split()  # noqa: SIM905
+    for kind in "avif bmp gif jfif jpe jpeg jpg jp2 pgm png pnm ppm tif tiff webp".split()  # noqa: SIM905
 )
 
 
@@ -36,8 +36,11 @@ def decode(content: bytes, path: Path) -> Image:
     """As `read_picture`, from a content read already."""
     if not content:
         raise DataError(f"not a picture: {path} is empty")
-    # From memory: of a file that is cut short, cv2.imread gives grey pixels instead of an error.
-    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    try:
+        # From memory: of a file that is cut short, cv2.imread gives grey pixels, not an error.
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:  # OpenCV takes at most 2^30 pixels.
+        raise DataError(f"too large to be read: {path}") from error
     if picture is None:
         raise DataError(f"not a picture, or cut short: {path}")
     return np.asarray(picture, np.uint8)
