@@ -122,9 +122,9 @@ def _judge(question: Question, weights: Weights, faces: str) -> Answer:
     from stream_server.classify.openvino import OpenVinoClassifier
     from stream_server.detect.centerface import CenterFaceDetector
     from trainer.detection import by_detector
-    from trainer.judge import by_labels
+    from trainer.judge import by_labels, by_picture
 
-    pictures = len({face.path for face in question.faces})
+    pictures = len(by_picture(question.faces, question.without if faces == "detect" else ()))
     with (
         _warnings_only(),
         tqdm(total=pictures, unit=" pictures", disable=not sys.stderr.isatty()) as bar,

@@ -172,8 +172,11 @@ def _class_folders(folder: Path) -> Iterator[LabelledFace]:
 
 def _read_voc(root: Path, parts: Mapping[str, list[Path]]) -> DataSet:
     problems: list[Problem] = []
+    without: dict[str, list[Path]] = {split: [] for split in parts}
     splits = {
-        split: tuple(face for folder in folders for face in _scene_folder(folder, problems))
+        split: tuple(
+            face for folder in folders for face in _scene_folder(folder, problems, without[split])
+        )
         for split, folders in parts.items()
     }
     for split, faces in splits.items():
@@ -181,11 +184,18 @@ def _read_voc(root: Path, parts: Mapping[str, list[Path]]) -> DataSet:
             first = f"; the first of {len(problems)} problems: {problems[0]}" if problems else ""
             raise DataError(f"no annotated scenes in {parts[split][0]}{first}")
     labels = {face.label for faces in splits.values() for face in faces}
-    return DataSet(root, "voc", splits, tuple(sorted(labels)), tuple(problems))
+    empty = {split: tuple(pictures) for split, pictures in without.items()}
+    return DataSet(root, "voc", splits, tuple(sorted(labels)), tuple(problems), empty)
 
 
-def _scene_folder(folder: Path, problems: list[Problem]) -> Iterator[LabelledFace]:
-    """The faces of one folder's annotated pictures; what is broken is added to `problems`."""
+def _scene_folder(
+    folder: Path, problems: list[Problem], without: list[Path]
+) -> Iterator[LabelledFace]:
+    """The faces of one folder's annotated pictures.
+
+    What is broken is added to `problems`, a picture that is annotated as without a face to
+    `without`.
+    """
     annotations = _named(folder, _ANNOTATIONS) or folder
     picture_folder = _named(folder, _PICTURES) or folder
     pictures = {
@@ -202,6 +212,8 @@ def _scene_folder(folder: Path, problems: list[Problem]) -> Iterator[LabelledFac
         except (ET.ParseError, ValueError) as error:
             problems.append(Problem(xml, f"it is not a Pascal VOC annotation: {error}"))
             continue
+        if not boxes:
+            without.append(picture)
         for label, box in boxes:
             if box[2] > box[0] and box[3] > box[1]:
                 yield LabelledFace(picture, label, box)

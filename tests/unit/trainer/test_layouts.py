@@ -243,6 +243,16 @@ def test_broken_annotations_are_named_and_skipped(tmp_path):
         read_scenes(tmp_path)
 
 
+def test_a_scene_without_a_face_is_kept_for_the_detector(tmp_path):
+    for name in ("one", "none"):
+        write(tmp_path / "train" / f"{name}.png")
+    annotate(tmp_path / "train" / "one.xml", ("with_mask", (1, 1, 20, 20)))
+    annotate(tmp_path / "train" / "none.xml")
+    found = read_dataset(tmp_path)
+    assert found.without == {"Train": (tmp_path / "train" / "none.png",)}
+    assert (len(found.splits["Train"]), found.problems) == (1, ())
+
+
 def test_an_unknown_class_of_a_box_is_an_error(tmp_path):
     write(tmp_path / "images" / "a.png")
     annotate(tmp_path / "annotations" / "a.xml", ("visor", (1, 1, 20, 20)))
