@@ -16,11 +16,11 @@ from models.crop import Image, crop_face
 from models.errors import InputError
 from stream_server.frames import FaceBox
 from stream_server.ports import FaceClassifier
-from trainer.data import DataError, DataSet, LabelledFace, Problem, label_of
+from trainer.data import DataSet, LabelledFace, Problem, label_of
 from trainer.data.classes import is_class
 from trainer.data.crops import clip, face_width
 from trainer.data.layouts import SPLITS
-from trainer.data.pictures import read_picture
+from trainer.data.pictures import BrokenPicture, read_picture
 
 ALL = "all"
 BATCH = 32
@@ -140,7 +140,7 @@ class Judged:
 Shots = Mapping[Path, Faces]
 """Pictures with their labelled faces."""
 Look = Callable[[Path, Faces], Seen]
-"""From a picture and its labelled faces to what is seen there; DataError if it is broken."""
+"""From a picture and its labelled faces to what is seen there; BrokenPicture if it is."""
 
 
 def by_picture(faces: Iterable[LabelledFace], without: Iterable[Path] = ()) -> Shots:
@@ -227,8 +227,8 @@ def judge(
     def tolerant(path: Path, faces: Faces) -> Seen:
         try:
             return look(path, faces)
-        except DataError as error:
-            broken = Problem(path, str(error))
+        except BrokenPicture as error:
+            broken = Problem(path, error.reason)
             return Seen((), stacked([], classifier.input_size), problems=(broken,))
 
     with ThreadPoolExecutor(1, thread_name_prefix="look") as pool:

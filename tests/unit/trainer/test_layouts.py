@@ -271,6 +271,7 @@ def test_broken_pictures_are_named_and_the_others_come_in_order(tmp_path):
     paths[2].write_bytes(b"")
     crops, problems = crops_of(read_dataset(tmp_path).splits[""])
     assert [problem.path.name for problem in problems] == ["1.png", "2.png", "4.jpg"]
+    assert str(problems[1]) == f"{paths[2]}: not a picture: it is empty"
     whole = [crops_of([LabelledFace(paths[n], 0, None)])[0] for n in (0, 3)]
     assert (crops.images == np.concatenate([one.images for one in whole])).all()
     with pytest.raises(DataError, match=r"1\.png"):
@@ -283,7 +284,7 @@ def test_a_picture_of_more_pixels_than_can_be_read_is_a_problem(tmp_path):
     header = b"IHDR" + struct.pack(">II", 40_000, 40_000) + content[24:29]
     path.write_bytes(content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:])
     crops, problems = crops_of([LabelledFace(path, 0, None)])
-    assert (len(crops), problems[0].reason) == (0, f"too large to be read: {path}")
+    assert (len(crops), problems[0].reason) == (0, "too large to be read")
 
 
 def test_a_picture_that_went_away_is_a_problem(tmp_path):
