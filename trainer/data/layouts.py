@@ -129,18 +129,23 @@ def _named(folder: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def _is_12k(root: Path) -> bool:
+    """Whether it is Face Mask 12K, or some of its three parts."""
     names = {folder.name for folder in _folders(root)}
-    return names == {"Train", "Validation", "Test"} and all(
-        {folder.name for folder in _folders(root / name)} == {"WithMask", "WithoutMask"}
-        for name in names
+    return (
+        bool(names)
+        and names <= {"Train", "Validation", "Test"}
+        and all(
+            {folder.name for folder in _folders(root / name)} == {"WithMask", "WithoutMask"}
+            for name in names
+        )
     )
 
 
 def _read_folders(root: Path, parts: Mapping[str, list[Path]], kind: str) -> DataSet:
     if kind == "12k" and not _is_12k(root):
         raise DataError(
-            f"{root} is not laid out as Face Mask 12K: Train, Validation and Test with WithMask and"
-            " WithoutMask each; give --layout folders for other class folders"
+            f"{root} is not laid out as Face Mask 12K: Train, Validation and Test, or some of"
+            " them, with WithMask and WithoutMask each; give --layout folders for other folders"
         )
     splits = {
         split: tuple(face for folder in folders for face in _class_folders(folder))

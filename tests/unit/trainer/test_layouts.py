@@ -93,6 +93,14 @@ def test_face_mask_12k(tmp_path, wrapped):
     )
 
 
+def test_a_part_of_face_mask_12k_is_of_its_layout(tmp_path):
+    for name in ("WithMask", "WithoutMask"):
+        write(tmp_path / "Test" / name / "a.png")
+    for layout in ("auto", "12k"):
+        found = read_dataset(tmp_path, layout)
+        assert (found.layout, list(found.splits)) == ("12k", ["Test"])
+
+
 def test_class_folders_without_splits(tmp_path):
     for name in ("mask", "No Mask", "mask_weared_incorrect"):
         write(tmp_path / name / "deeper" / "a.JPG")
