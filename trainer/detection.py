@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -82,7 +83,8 @@ def by_detector(
             "pictures are faces cut out already; leave --faces away"
         )
     look = look_by_detector(detector, card)
-    judged, problems = judge(by_picture(question.faces), look, classifier, done)
+    pictures = by_picture(question.faces, question.without)
+    judged, problems = judge(pictures, look, classifier, done)
     scenes = tuple(scene(each) for each in judged)
     if not any(_asked(face, question) for each in scenes for face in each.faces):
         raise nothing_asked(question, problems)
@@ -93,8 +95,8 @@ def by_detector(
 def look_by_detector(detector: FaceDetector, card: ModelCard) -> Look:
     """Looks where the detector finds faces, and cuts them out as the service does."""
 
-    def look(faces: Faces) -> Seen:
-        bgr = read_picture(faces[0].path)
+    def look(path: Path, faces: Faces) -> Seen:
+        bgr = read_picture(path)
         inside, problems = within(bgr, faces)
         picture = Picture.from_bgr(bgr)
         found = tuple(detector.detect(picture))

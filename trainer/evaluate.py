@@ -200,10 +200,12 @@ def scores(
 
     Takes the model's probabilities (N x labels of the model), the true labels (N, all of them in
     `classes`) and `classes` in rising order. The probabilities of other labels are taken out; only
-    `accuracy_all_classes` is without this help. Precision, recall and F1 are 0 for a class that is
-    there and never answered, and None for one that is not there, which the macro means leave out.
+    `accuracy_all_classes` is without this help, and `answered_otherwise` counts the faces for which
+    one of these labels would have been the answer. Precision, recall and F1 are 0 for a class that
+    is there and never answered, and None for one that is not, which the macro means leave out.
     """
     rows, truth = in_play(probabilities, labels, classes)
+    answers = probabilities.argmax(axis=1)
     right = rows.argmax(axis=1) == truth
     sure = rows.max(axis=1) >= threshold
     each = per_class(rows, truth)
@@ -212,7 +214,8 @@ def scores(
         "classes": [LABELS[label] for label in classes],
         "accuracy": _share(right),
         "accuracy_interval": wilson(int(right.sum()), len(right)) if len(right) else None,
-        "accuracy_all_classes": _share(probabilities.argmax(axis=1) == labels),
+        "accuracy_all_classes": _share(answers == labels),
+        "answered_otherwise": int((~np.isin(answers, classes)).sum()),
         "macro_f1": _mean([row["f1"] for row in each]),
         "macro_precision": _mean([row["precision"] for row in each]),
         "macro_recall": _mean([row["recall"] for row in each]),

@@ -13,7 +13,7 @@ from torch import nn
 from models import LABELS
 from models.card import MOST_POINTS_LOST, ModelCard, Variant, save_card
 from models.crop import Image
-from models.errors import InputError
+from models.errors import InputError, WeightsError
 from models.mobilenet_v3 import build_network, load_network
 from models.registry import Weights, resolve, sha256
 from trainer.config import TrainConfig, changes, load_config
@@ -28,7 +28,7 @@ from trainer.evaluate import (
     softmax,
 )
 from trainer.failures import failure_sheet
-from trainer.initial import file_state
+from trainer.initial import SERVED, file_state
 from trainer.sets import MEAN, STD, Faces, Held
 from trainer.variants import BASE, FORMATS, check, round_weights, truth, write
 
@@ -55,6 +55,7 @@ STARTS = {
     "imagenet": "Its features come from torchvision's ImageNet weights.",
 }
 CALIBRATION_FACES = 600
+CHECKPOINTS = (".pt", ".ckpt")
 
 
 # --- from a training ------------------------------------------------------------------------------
@@ -208,27 +209,49 @@ def commit() -> str:
 def open_weights(path: str, held: Held, data: Sequence[Path], folder: Path) -> Weights:
     """The weights of a card, or of a training run's NAME.pt or .ckpt, which get a card in `folder`.
 
-    Raises InputError when a checkpoint's run cannot be told, WeightsError when a card's files are
-    not what it says.
+    Raises InputError when they cannot be had.
     """
     file = Path(path)
-    if file.suffix not in (".pt", ".ckpt"):
-        return resolve(path)
-    places = [parent / "config.yaml" for parent in (file.parent, file.parent.parent)]
-    settings = next((place for place in places if place.is_file()), None)
-    if settings is None:
-        raise InputError(
-            f"{file}: no config.yaml of its run beside it; leave checkpoints in the run's folder, "
-            "or give a model card"
-        )
+    if file.suffix not in CHECKPOINTS:
+        return _of_card(path)
+    config = _settings_of(file)
     network = build_network()
     network.load_state_dict(file_state(file))
-    export(network.eval(), held, load_config(file=settings), folder, file.stem, {}, data=data)
+    export(network.eval(), held, config, folder, file.stem, {}, data=data)
     return resolve(str(folder / f"{file.stem}.json"))
 
 
-def check_wishes(formats: Sequence[str], serve: str | None, folder: Path) -> None:
+def _of_card(name_or_path: str) -> Weights:
+    try:
+        return resolve(name_or_path)
+    except WeightsError as error:
+        raise InputError(str(error)) from error
+
+
+def _settings_of(checkpoint: Path) -> TrainConfig:
+    """Those of its run. Raises InputError when they are not there, or it is a teacher's."""
+    places = [parent / "config.yaml" for parent in (checkpoint.parent, checkpoint.parent.parent)]
+    settings = next((place for place in places if place.is_file()), None)
+    if settings is None:
+        raise InputError(
+            f"{checkpoint}: no config.yaml of its run beside it; leave checkpoints in the run's "
+            "folder, or give a model card"
+        )
+    config = load_config(file=settings)
+    if config.network != SERVED:
+        raise InputError(
+            f"{checkpoint} is a teacher ({config.network}), which is not exported: train another "
+            f"network by it, with --set teacher={checkpoint}"
+        )
+    return config
+
+
+def check_wishes(weights: str, formats: Sequence[str], serve: str | None, folder: Path) -> None:
     """Make `folder`. Raises InputError on what cannot be done, before any work."""
+    if Path(weights).suffix in CHECKPOINTS:
+        _settings_of(Path(weights))
+    else:
+        _of_card(weights)
     for name in formats:
         if name not in FORMATS:
             raise InputError(f"--formats: no {name!r}: choose from {', '.join(FORMATS)}")

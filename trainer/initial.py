@@ -82,6 +82,8 @@ def file_state(path: Path) -> State:
         raise InputError(f"cannot read the weights {path}: {error.strerror or error}") from error
     except (SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError, TypeError) as error:
         line = str(error).partition("\n")[0] or "it is cut short"
+        if isinstance(error, pickle.UnpicklingError):
+            line = "no checkpoint"  # torch's own words advise to load it unsafely
         raise InputError(
             f"{path} holds no weights ({line}): give a model card, safetensors, a checkpoint of "
             "this trainer or a torchvision state dict"

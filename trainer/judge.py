@@ -1,9 +1,10 @@
 """The faces of a data set, judged as the service would: its crops, its runtime, in batches."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,11 +16,11 @@ from models.crop import Image, crop_face
 from models.errors import InputError
 from stream_server.frames import FaceBox
 from stream_server.ports import FaceClassifier
-from trainer.data import DataError, DataSet, LabelledFace, Problem, label_of
+from trainer.data import DataSet, LabelledFace, Problem, label_of
 from trainer.data.classes import is_class
 from trainer.data.crops import clip, face_width
 from trainer.data.layouts import SPLITS
-from trainer.data.pictures import read_picture
+from trainer.data.pictures import BrokenPicture, read_picture
 
 ALL = "all"
 BATCH = 32
@@ -34,7 +35,8 @@ Done = Callable[[int], object]
 class Question:
     """Which faces of a data set are asked about: those of `classes`, `min_size` px and wider.
 
-    `faces` are all of the split, since a detector finds the others too.
+    `faces` are all of the split, since a detector finds the others too, and `without` its pictures
+    without a face, where it may find one all the same.
     """
 
     data: DataSet
@@ -42,6 +44,7 @@ class Question:
     faces: Faces
     classes: tuple[int, ...]
     min_size: float
+    without: tuple[Path, ...] = ()
 
     def has(self, label: int, width: float) -> bool:
         """Whether a face of this class and width (px) is asked about."""
@@ -76,7 +79,8 @@ def ask(data: DataSet, split: str | None, exclude: Iterable[str], min_size: floa
             f"{data.root}: it takes two classes to tell one from another, here is {left}; "
             "exclude fewer, or add faces of another class"
         )
-    return Question(data, name or ALL, data.splits[name], classes, min_size)
+    without = data.without.get(name, ())
+    return Question(data, name or ALL, data.splits[name], classes, min_size, without)
 
 
 def _excluded(name: str) -> int:
@@ -133,16 +137,18 @@ class Judged:
     probabilities: NDArray[np.float32]
 
 
-Look = Callable[[Faces], Seen]
-"""From the labelled faces of one picture to what is seen there; DataError if it is broken."""
+Shots = Mapping[Path, Faces]
+"""Pictures with their labelled faces."""
+Look = Callable[[Path, Faces], Seen]
+"""From a picture and its labelled faces to what is seen there; BrokenPicture if it is."""
 
 
-def by_picture(faces: Iterable[LabelledFace]) -> list[Faces]:
-    """The faces of each picture together."""
-    groups: dict[object, list[LabelledFace]] = {}
+def by_picture(faces: Iterable[LabelledFace], without: Iterable[Path] = ()) -> Shots:
+    """The faces of each picture together; the pictures `without` one have none."""
+    groups: dict[Path, list[LabelledFace]] = {}
     for face in faces:
         groups.setdefault(face.path, []).append(face)
-    return [tuple(group) for group in groups.values()]
+    return {path: tuple(group) for path, group in groups.items()} | dict.fromkeys(without, ())
 
 
 def by_labels(
@@ -164,8 +170,8 @@ def by_labels(
 def look_at_labels(card: ModelCard, question: Question) -> Look:
     """Looks where the labels say that faces are, at those asked about."""
 
-    def look(faces: Faces) -> Seen:
-        picture = read_picture(faces[0].path)
+    def look(path: Path, faces: Faces) -> Seen:
+        picture = read_picture(path)
         inside, problems = within(picture, faces)
         asked = tuple(
             face for face in inside if question.has(face.label, face_width(picture, face.box))
@@ -205,7 +211,7 @@ def stacked(crops: Sequence[Image], size: int) -> Image:
 
 
 def judge(
-    pictures: Sequence[Faces],
+    pictures: Shots,
     look: Look,
     classifier: FaceClassifier,
     done: Done,
@@ -218,11 +224,11 @@ def judge(
     judged: list[Judged] = []
     problems: list[Problem] = []
 
-    def tolerant(faces: Faces) -> Seen:
+    def tolerant(path: Path, faces: Faces) -> Seen:
         try:
-            return look(faces)
-        except DataError as error:
-            broken = Problem(faces[0].path, str(error))
+            return look(path, faces)
+        except BrokenPicture as error:
+            broken = Problem(path, error.reason)
             return Seen((), stacked([], classifier.input_size), problems=(broken,))
 
     with ThreadPoolExecutor(1, thread_name_prefix="look") as pool:
@@ -249,12 +255,12 @@ def _batches(pictures: Iterable[Seen]) -> Iterator[list[Seen]]:
         yield several
 
 
-def _ahead(pool: ThreadPoolExecutor, look: Look, pictures: Iterable[Faces]) -> Iterator[Seen]:
+def _ahead(pool: ThreadPoolExecutor, look: Look, pictures: Shots) -> Iterator[Seen]:
     """What is seen, in order, with at most `READ_AHEAD` more pictures under way or waiting."""
     waiting: deque[Future[Seen]] = deque()
     try:
-        for faces in pictures:
-            waiting.append(pool.submit(look, faces))
+        for path, faces in pictures.items():
+            waiting.append(pool.submit(look, path, faces))
             if len(waiting) > READ_AHEAD:
                 yield waiting.popleft().result()
         while waiting:

@@ -38,7 +38,7 @@ from trainer.data import (
     without_leaks,
     without_siblings,
 )
-from trainer.data.pictures import read_picture
+from trainer.data.pictures import BrokenPicture, read_picture
 from trainer.landmarks import LandmarkFinder
 from trainer.synth import Finder, hard_negatives, mark, paint_right, paint_wrong
 
@@ -123,8 +123,8 @@ def _unbroken(faces: Sequence[LabelledFace]) -> list[LabelledFace]:
 def _problem(path: Path) -> Problem | None:
     try:
         read_picture(path)
-    except DataError as error:
-        return Problem(path, str(error))
+    except BrokenPicture as error:
+        return Problem(path, error.reason)
     return None
 
 

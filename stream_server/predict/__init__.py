@@ -31,13 +31,15 @@ from stream_server.predict.video import Show, annotate_video, count_frames
 from stream_server.settings import Settings
 from stream_server.telemetry.logging import redact
 from stream_server.telemetry.metrics import Metrics
-from stream_server.web.uploads import decode
+from stream_server.web.uploads import FORMATS, decode
 
 Analyse = Callable[[Picture], Awaitable[Sequence[Face]]]
 T = TypeVar("T")
 
 MAX_PIXELS = 120_000_000
 MAX_BYTES = 512 << 20
+FILE_FORMATS = (*FORMATS, "TIFF", "AVIF", "JPEG2000", "PPM")
+"""The user's own files may be of more kinds than what strangers upload."""
 PICTURES_AT_ONCE = 8
 JPEG = (".jpg", ".jpeg")
 FACES_FILE = "faces.jsonl"
@@ -245,7 +247,7 @@ def read_picture(path: Path) -> Pixels:
     """An upright BGR picture (EXIF orientation applied). Raises InvalidPicture or OSError."""
     if path.stat().st_size > MAX_BYTES:
         raise InvalidPicture(f"the file is larger than {MAX_BYTES >> 20} MB: scale it down")
-    return decode(path.read_bytes(), MAX_PIXELS)
+    return decode(path.read_bytes(), MAX_PIXELS, FILE_FORMATS)
 
 
 def _write_picture(

@@ -20,6 +20,8 @@ SUFFIXES = {
     "image/png": ".png",
     "image/webp": ".webp",
     "image/bmp": ".bmp",
+    "image/tiff": ".tif",
+    "image/avif": ".avif",
 }
 ENDLESS = ("multipart/x-mixed-replace", "application/vnd.apple.mpegurl", "application/x-mpegurl")
 

@@ -13,7 +13,9 @@ from urllib.parse import unquote, urlsplit
 from stream_server.errors import SettingsError
 from stream_server.telemetry.logging import redact
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+WRITTEN = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+"""Kinds of pictures whose annotated copies are of the same kind; those of others are JPEGs."""
+PICTURES = WRITTEN | {".jpe", ".jfif", ".avif", ".jp2", ".ppm", ".pgm", ".pnm"}
 VIDEOS = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg"}
     | {".flv", ".wmv", ".3gp", ".ogv", ".gif", ".h264", ".h265", ".mjpeg"}
@@ -108,7 +110,7 @@ def _media(folder: Path) -> Iterator[Path]:
 
 
 def targets(items: Sequence[Item], out: Path) -> list[Path | None]:
-    """Where each result goes: same name in `out`, videos as .mp4, "-2" added where that is taken.
+    """Where each result goes: same name in `out`, but videos .mp4, and "-2" where that is taken.
 
     Raises SettingsError if a result would replace an input.
     """
@@ -116,7 +118,7 @@ def targets(items: Sequence[Item], out: Path) -> list[Path | None]:
     taken: set[Path] = set()
     results: list[Path | None] = []
     for item in items:
-        wanted = out / (item.place.with_suffix(".mp4") if item.is_video else item.place)
+        wanted = out / _result(item)
         target, number = wanted, 2
         while target.resolve() in taken:
             target = wanted.with_stem(f"{wanted.stem}-{number}")
@@ -128,6 +130,12 @@ def targets(items: Sequence[Item], out: Path) -> list[Path | None]:
         taken.add(target.resolve())
         results.append(target)
     return results
+
+
+def _result(item: Item) -> Path:
+    if item.is_video:
+        return item.place.with_suffix(".mp4")
+    return item.place if item.place.suffix.lower() in WRITTEN else item.place.with_suffix(".jpg")
 
 
 @contextmanager

@@ -19,8 +19,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 MAX_SIDE = 16_384
 
 
-def decode(data: bytes, max_pixels: int) -> Pixels:
-    """An upright (height, width, 3) uint8 BGR picture from JPEG, PNG, WebP or BMP bytes.
+def decode(data: bytes, max_pixels: int, formats: tuple[str, ...] = FORMATS) -> Pixels:
+    """An upright (height, width, 3) uint8 BGR picture from bytes in one of Pillow's `formats`.
 
     Blocking. Animations give their first picture, transparency is dropped. Raises
     `InvalidPicture` for anything else, also when it is cut off or larger than `max_pixels`.
@@ -29,7 +29,7 @@ def decode(data: bytes, max_pixels: int) -> Pixels:
         raise InvalidPicture("the picture is empty: send the bytes of a JPEG, PNG, WebP or BMP")
     _check_webp_size(data, max_pixels)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             _check_size(*image.size, max_pixels)
             return _to_bgr(image)
     except InvalidPicture:

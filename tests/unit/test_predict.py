@@ -12,6 +12,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from stream_server.errors import InvalidPicture, SettingsError
 from stream_server.frames import Face, FaceBox, Picture, Verdict
@@ -125,7 +126,7 @@ def test_unfinished_results_leave_nothing(tmp_path: Path) -> None:
 # --- pictures -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".JPG", ".png", ".webp", ".bmp"])
+@pytest.mark.parametrize("suffix", [".jpg", ".JPG", ".png", ".webp", ".bmp", ".tif"])
 @pytest.mark.parametrize("size", [(160, 120), (161, 121)])
 async def test_picture(tmp_path: Path, suffix: str, size: tuple[int, int]) -> None:
     source = write_picture(tmp_path / f"in{suffix}", *size)
@@ -142,6 +143,40 @@ async def test_picture(tmp_path: Path, suffix: str, size: tuple[int, int]) -> No
     assert blue < 110
     assert abs(int(drawn[110, 150, 1]) - 90) < 8
     assert (told[0].width, told[0].height) == size
+
+
+@pytest.mark.parametrize(
+    ("name", "result"),
+    [
+        ("a.TIFF", "a.TIFF"),
+        ("a.jfif", "a.jpg"),
+        ("a.jpe", "a.jpg"),
+        ("a.avif", "a.jpg"),
+        ("a.jp2", "a.jpg"),
+        ("a.ppm", "a.jpg"),
+    ],
+)
+def test_rarer_pictures_in_a_folder_are_no_videos(tmp_path: Path, name: str, result: str) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    kind = {".jfif": "JPEG", ".jpe": "JPEG"}.get(Path(name).suffix)
+    Image.new("RGB", (40, 30), (90, 90, 90)).save(folder / name, kind)
+    items, _ = find([str(folder)])
+    assert [item.is_video for item in items] == [False]
+    assert targets(items, tmp_path / "out") == [tmp_path / "out" / result]
+    assert np.abs(read_picture(folder / name).astype(int) - 90).max() < 4
+
+
+def test_a_deep_tiff_that_lies_on_its_side(tmp_path: Path) -> None:
+    deep = np.full((20, 40), 0x8000, np.uint16)
+    deep[:, :20] = 0xFF00
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(deep).save(tmp_path / "a.tif", exif=exif)
+    upright = read_picture(tmp_path / "a.tif")
+    assert upright.shape == (40, 20, 3)
+    assert (upright[0] == 255).all()
+    assert (upright[-1] == 128).all()
 
 
 def test_orientation_is_honoured(tmp_path: Path) -> None:

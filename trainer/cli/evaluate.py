@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from models import LABELS
 from models.errors import InputError, WeightsError
 from trainer.cli import need
 
@@ -82,7 +83,8 @@ def evaluate(
 
     Where a class is excluded, or the data set has no more than two, the question is which of the
     remaining classes it is: the probabilities of the others are taken out and the rest is scaled
-    to 1. The accuracy without this help, over all of the model's labels, is printed beside it.
+    to 1. The accuracy without this help, over all of the model's labels, is printed beside it, and
+    how many faces would be given a label that the data does not have.
 
     With --faces detect the figures are of the labelled faces that the detector has found (IoU 0.4
     or more); recall, precision and the end-to-end F1 tell of the others. Detections narrower than
@@ -120,9 +122,9 @@ def _judge(question: Question, weights: Weights, faces: str) -> Answer:
     from stream_server.classify.openvino import OpenVinoClassifier
     from stream_server.detect.centerface import CenterFaceDetector
     from trainer.detection import by_detector
-    from trainer.judge import by_labels
+    from trainer.judge import by_labels, by_picture
 
-    pictures = len({face.path for face in question.faces})
+    pictures = len(by_picture(question.faces, question.without if faces == "detect" else ()))
     with (
         _warnings_only(),
         tqdm(total=pictures, unit=" pictures", disable=not sys.stderr.isatty()) as bar,
@@ -188,7 +190,7 @@ def table(figures: Mapping[str, Any]) -> str:
     low, high = figures["accuracy_interval"] or (None, None)
     rows = [
         ("accuracy", figures["accuracy"], f"95 % interval {_shown(low)} to {_shown(high)}"),
-        ("accuracy, all labels", figures["accuracy_all_classes"], "no label taken out"),
+        ("accuracy, all labels", figures["accuracy_all_classes"], _otherwise(figures)),
         ("macro precision", figures["macro_precision"], ""),
         ("macro recall", figures["macro_recall"], ""),
         ("macro F1", figures["macro_f1"], ""),
@@ -210,6 +212,15 @@ def table(figures: Mapping[str, Any]) -> str:
         ]
     lines = [f"{name:<22}{_shown(value):>8}   {note}".rstrip() for name, value, note in rows]
     return "\n".join([*lines, "", *_class_lines(figures), "", *_confusion_lines(figures)])
+
+
+def _otherwise(figures: Mapping[str, Any]) -> str:
+    """What the answers are without the help of taking labels out."""
+    others = " or ".join(name for name in LABELS if name not in figures["classes"])
+    if not others:
+        return "no label taken out"
+    count = figures["answered_otherwise"]
+    return f"no label taken out: {count} of {figures['n']} would be called {others}"
 
 
 def _class_lines(figures: Mapping[str, Any]) -> list[str]:

@@ -56,7 +56,7 @@ def export(
     from trainer.sets import read_faces, read_held
 
     names = [name.strip() for name in formats.split(",") if name.strip()]
-    check_wishes(names, serve, to)
+    check_wishes(weights, names, serve, to)
     faces = read_faces(data)
     held = read_held(faces)
     opened = open_weights(weights, held, data, to)

@@ -20,7 +20,7 @@ from models.crop import Image, crop_face
 from trainer.data.classes import DataError
 from trainer.data.faces import LabelledFace, Problem
 from trainer.data.layouts import read_dataset
-from trainer.data.pictures import read_picture
+from trainer.data.pictures import BrokenPicture, read_picture
 
 SIZE = 112
 WIDE = 144
@@ -89,8 +89,8 @@ def _cut(
     path = faces[0].path
     try:
         picture = read_picture(path)
-    except DataError as error:
-        return [], [Problem(path, str(error))]
+    except BrokenPicture as error:
+        return [], [Problem(path, error.reason)]
     found, problems = [], []
     for face in faces:
         box = face.box and clip(face.box, picture)

@@ -1,7 +1,7 @@
 """What a data set consists of."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -31,7 +31,8 @@ class DataSet:
 
     `splits` has the keys Train, Validation and Test as far as they are there, or the one key ""
     where the folder is not split. `classes` are those that the layout declares: what a set's
-    folders or annotations do not name cannot be found missing.
+    folders or annotations do not name cannot be found missing. `without` are the pictures of each
+    split that are annotated as scenes without a face.
     """
 
     root: Path
@@ -39,3 +40,4 @@ class DataSet:
     splits: Mapping[str, tuple[LabelledFace, ...]]
     classes: tuple[int, ...]
     problems: tuple[Problem, ...]
+    without: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 import math
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from models import LABELS
@@ -65,12 +65,32 @@ def _unwrap(root: Path) -> Path:
 
 
 def _means_something(folder: Path) -> bool:
-    name = folder.name.lower()
-    return name in SPLITS or name in _PICTURES + _ANNOTATIONS or is_class(folder.name)
+    """Whether a lone folder is a part of the data set rather than what wraps it."""
+    if folder.name.lower() in (*SPLITS, *_PICTURES, *_ANNOTATIONS):
+        return True
+    # An archive may well be called "Face Mask"; that is no class where the classes stand in it.
+    return is_class(folder.name) and not any(map(_means_something, _folders(folder)))
 
 
 def _files(folder: Path) -> bool:
-    return any(is_picture(path) or path.suffix.lower() == ".xml" for path in folder.iterdir())
+    return _has_picture(folder) or _annotated(folder)
+
+
+def _annotated(folder: Path) -> bool:
+    return any(map(_is_annotation, folder.iterdir()))
+
+
+def _is_annotation(path: Path) -> bool:
+    return path.suffix.lower() == ".xml" and not path.name.startswith(".")
+
+
+def _below(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
+    """The files below `folder` that are `wanted`, less those in hidden folders."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if wanted(path) and not any(n.startswith(".") for n in path.relative_to(folder).parts)
+    )
 
 
 def _splits(root: Path) -> dict[str, list[Path]]:
@@ -85,7 +105,7 @@ def _splits(root: Path) -> dict[str, list[Path]]:
 def _detect(root: Path) -> str:
     splits = _splits(root)
     parts = [folder for folders in splits.values() for folder in folders] or [root]
-    if any(_named(part, _ANNOTATIONS) or any(part.glob("*.xml")) for part in parts):
+    if any(_named(part, _ANNOTATIONS) or _annotated(part) for part in parts):
         return "voc"
     if _is_12k(root):
         return "12k"
@@ -109,18 +129,23 @@ def _named(folder: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def _is_12k(root: Path) -> bool:
+    """Whether it is Face Mask 12K, or some of its three parts."""
     names = {folder.name for folder in _folders(root)}
-    return names == {"Train", "Validation", "Test"} and all(
-        {folder.name for folder in _folders(root / name)} == {"WithMask", "WithoutMask"}
-        for name in names
+    return (
+        bool(names)
+        and names <= {"Train", "Validation", "Test"}
+        and all(
+            {folder.name for folder in _folders(root / name)} == {"WithMask", "WithoutMask"}
+            for name in names
+        )
     )
 
 
 def _read_folders(root: Path, parts: Mapping[str, list[Path]], kind: str) -> DataSet:
     if kind == "12k" and not _is_12k(root):
         raise DataError(
-            f"{root} is not laid out as Face Mask 12K: Train, Validation and Test with WithMask and"
-            " WithoutMask each; give --layout folders for other class folders"
+            f"{root} is not laid out as Face Mask 12K: Train, Validation and Test, or some of"
+            " them, with WithMask and WithoutMask each; give --layout folders for other folders"
         )
     splits = {
         split: tuple(face for folder in folders for face in _class_folders(folder))
@@ -140,7 +165,7 @@ def _class_folders(folder: Path) -> Iterator[LabelledFace]:
             label = label_of(directory.name)
         except DataError as error:
             raise DataError(f"{directory}: {error}") from error
-        pictures = sorted(path for path in directory.rglob("*") if is_picture(path))
+        pictures = _below(directory, is_picture)
         if not pictures:
             raise DataError(f"class without a picture: {directory} has no pictures in it")
         for path in pictures:
@@ -152,8 +177,11 @@ def _class_folders(folder: Path) -> Iterator[LabelledFace]:
 
 def _read_voc(root: Path, parts: Mapping[str, list[Path]]) -> DataSet:
     problems: list[Problem] = []
+    without: dict[str, list[Path]] = {split: [] for split in parts}
     splits = {
-        split: tuple(face for folder in folders for face in _scene_folder(folder, problems))
+        split: tuple(
+            face for folder in folders for face in _scene_folder(folder, problems, without[split])
+        )
         for split, folders in parts.items()
     }
     for split, faces in splits.items():
@@ -161,16 +189,26 @@ def _read_voc(root: Path, parts: Mapping[str, list[Path]]) -> DataSet:
             first = f"; the first of {len(problems)} problems: {problems[0]}" if problems else ""
             raise DataError(f"no annotated scenes in {parts[split][0]}{first}")
     labels = {face.label for faces in splits.values() for face in faces}
-    return DataSet(root, "voc", splits, tuple(sorted(labels)), tuple(problems))
+    empty = {split: tuple(pictures) for split, pictures in without.items()}
+    return DataSet(root, "voc", splits, tuple(sorted(labels)), tuple(problems), empty)
 
 
-def _scene_folder(folder: Path, problems: list[Problem]) -> Iterator[LabelledFace]:
-    """The faces of one folder's annotated pictures; what is broken is added to `problems`."""
+def _scene_folder(
+    folder: Path, problems: list[Problem], without: list[Path]
+) -> Iterator[LabelledFace]:
+    """The faces of one folder's annotated pictures.
+
+    What is broken is added to `problems`, a picture that is annotated as without a face to
+    `without`.
+    """
     annotations = _named(folder, _ANNOTATIONS) or folder
     picture_folder = _named(folder, _PICTURES) or folder
-    pictures = {path.stem: path for path in sorted(picture_folder.iterdir()) if is_picture(path)}
-    for xml in sorted(annotations.glob("*.xml")):
-        picture = pictures.pop(xml.stem, None)
+    pictures = {
+        path.relative_to(picture_folder).with_suffix(""): path
+        for path in _below(picture_folder, is_picture)
+    }
+    for xml in _below(annotations, _is_annotation):
+        picture = pictures.pop(xml.relative_to(annotations).with_suffix(""), None)
         if picture is None:
             problems.append(Problem(xml, f"it has no picture in {picture_folder}"))
             continue
@@ -179,6 +217,8 @@ def _scene_folder(folder: Path, problems: list[Problem]) -> Iterator[LabelledFac
         except (ET.ParseError, ValueError) as error:
             problems.append(Problem(xml, f"it is not a Pascal VOC annotation: {error}"))
             continue
+        if not boxes:
+            without.append(picture)
         for label, box in boxes:
             if box[2] > box[0] and box[3] > box[1]:
                 yield LabelledFace(picture, label, box)

@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import LABELS
-from trainer.data.classes import DataError
 from trainer.data.crops import clip, face_width
 from trainer.data.duplicates import alike_pairs, fingerprints, groups_of, source_of
 from trainer.data.faces import DataSet, LabelledFace, Problem
-from trainer.data.pictures import decode, read_bytes
+from trainer.data.pictures import BrokenPicture, decode, read_bytes
 
 SMALL = 24
 """Faces narrower than so many pixels are hard to tell, for people too."""
@@ -85,8 +84,8 @@ def _look(split: str, faces: Sequence[LabelledFace]) -> tuple[Seen | None, list[
     try:
         content = read_bytes(path)
         picture = decode(content, path)
-    except DataError as error:
-        return None, [Problem(path, str(error))]
+    except BrokenPicture as error:
+        return None, [Problem(path, error.reason)]
     widths = [(f.label, face_width(picture, f.box and clip(f.box, picture))) for f in faces]
     outside = [face.box for face, (_, width) in zip(faces, widths, strict=True) if width <= 0]
     problems = [Problem(path, f"its box {box} has nothing of the picture in it") for box in outside]

@@ -50,6 +50,11 @@ def write_scenes(folder, boxes):
         ("without-mask", WITHOUT_MASK),
         ("mask_weared_incorrect", INCORRECT),
         ("Incorrect", INCORRECT),
+        ("masked_face", WITH_MASK),
+        ("face", WITHOUT_MASK),
+        ("Without a mask", WITHOUT_MASK),
+        ("worn incorrectly", INCORRECT),
+        ("IMFD", INCORRECT),
     ],
 )
 def test_the_names_of_the_usual_sets_are_known(name, label):

@@ -194,6 +194,26 @@ def test_the_service_finds_and_judges_the_face_of_a_scene(tmp_path):
     assert end_to_end_macro_f1(answer.scenes, question()) == 0.5
 
 
+def test_a_face_found_where_the_labels_have_none_is_a_false_alarm(tmp_path):
+    for name in ("labelled", "empty"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.ascontiguousarray(astronaut()[:, :, ::-1]))
+    faces = (LabelledFace(tmp_path / "labelled.png", WITHOUT_MASK, FACE),)
+    asked = replace(question(faces=faces), without=(tmp_path / "empty.png",))
+    weights = resolve()
+    seen: list[int] = []
+    answer = by_detector(
+        asked,
+        weights.card,
+        OpenVinoClassifier(weights, threads=1),
+        CenterFaceDetector(threads=1),
+        seen.append,
+    )
+    assert (sum(seen), len(answer.faces)) == (2, 1)
+    assert detection_figures(answer.scenes, asked)["precision"] == 0.5
+    # One right, one false alarm of the same class.
+    assert end_to_end_macro_f1(answer.scenes, asked) == pytest.approx(2 / 3)
+
+
 def test_pictures_that_are_crops_cannot_be_searched():
     crop = LabelledFace(PLACE, 0, None)
     with pytest.raises(InputError, match="needs scenes with boxes"):

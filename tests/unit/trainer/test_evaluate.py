@@ -116,6 +116,7 @@ def test_a_two_class_question_takes_the_third_label_out():
     assert found["classes"] == ["with_mask", "without_mask"]
     assert found["accuracy"] == 1.0
     assert found["accuracy_all_classes"] == 0.5
+    assert found["answered_otherwise"] == 1
     assert found["confusion"] == [[1, 0], [0, 1]]
     assert found["coverage"] == 1.0
 
@@ -160,6 +161,7 @@ def test_an_always_wrong_model_has_all_noughts():
 def test_what_no_face_can_tell_is_none():
     found = scores(np.empty((0, 3)), np.empty(0, np.int64), (0, 1, 2), 0.5)
     defined = {"n": 0, "classes": list(NAMES), "threshold": 0.5, "confusion": [[0] * 3] * 3}
+    defined["answered_otherwise"] = 0
     for key, value in found.items():
         if key == "per_class":
             assert {row["support"] for row in value.values()} == {0}

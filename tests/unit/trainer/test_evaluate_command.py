@@ -25,7 +25,7 @@ KEYS = {
     *("weights", "layout", "split", "faces", "min_size", "n", "classes", "broken"),
     *("accuracy", "accuracy_interval", "accuracy_all_classes", "roc_auc_macro", "ece"),
     *("macro_f1", "macro_precision", "macro_recall", "per_class", "confusion"),
-    *("threshold", "coverage", "risk"),
+    *("threshold", "coverage", "risk", "answered_otherwise"),
 }
 
 
@@ -224,12 +224,16 @@ def test_a_perfect_and_an_always_wrong_classifier(fake, shift, share, tmp_path, 
     assert found["roc_auc_macro"] == pytest.approx(1.0 if share else 0.25)
 
 
-def test_a_set_of_two_classes_is_asked_about_two_and_hides_nothing(fake, tmp_path, measured):
+def test_a_set_of_two_classes_is_asked_about_two_and_hides_nothing(
+    fake, tmp_path, measured, capsys
+):
     # Bare faces are called incorrect, masked ones bare.
     fake.shift = 1
     found = measured(write_folders(tmp_path / "data"))
     assert found["classes"] == ["with_mask", "without_mask"]
     assert found["accuracy_all_classes"] == 0.0
+    assert found["answered_otherwise"] == 3
+    assert "3 of 6 would be called incorrect" in capsys.readouterr().out
     # Without that answer bare faces are a tie, which the first class wins.
     assert found["confusion"] == [[0, 3], [3, 0]]
     # 0.8 and 0.1 of 0.9 for the masked, 0.5 for the bare: under the threshold of the card.

@@ -16,7 +16,7 @@ import torch
 from models.card import Variant, load_card
 from models.errors import InputError, WeightsError
 from models.mobilenet_v3 import build_network, load_network
-from models.registry import resolve
+from models.registry import DEFAULT, resolve
 from trainer.config import load_config, parse_settings, to_yaml
 from trainer.data import INCORRECT, WIDE, Crops
 from trainer.export import (
@@ -240,6 +240,9 @@ def test_a_checkpoint_gets_its_settings_from_its_run(tmp_path, network):
     torch.save(network.state_dict(), run / "mine.pt")
     with pytest.raises(InputError, match=r"config\.yaml"):
         open_weights(str(run / "mine.pt"), HELD, [], out)
+    (run / "config.yaml").write_text(to_yaml(load_config("teacher")))
+    with pytest.raises(InputError, match=r"mine\.pt is a teacher .*--set teacher="):
+        open_weights(str(run / "mine.pt"), HELD, [], out)
     (run / "config.yaml").write_text(to_yaml(CONFIG))
     weights = open_weights(str(run / "mine.pt"), HELD, [], out)
     assert weights.card.name == "mine"
@@ -248,18 +251,20 @@ def test_a_checkpoint_gets_its_settings_from_its_run(tmp_path, network):
 
 
 @pytest.mark.parametrize(
-    ("formats", "serve", "message"),
+    ("weights", "formats", "serve", "message"),
     [
-        (["onnx", "tflite"], None, "no 'tflite': choose from safetensors, openvino"),
-        ([], "onnx", "loads openvino or openvino-int8"),
-        ([], None, "name another folder"),
+        (DEFAULT, ["onnx", "tflite"], None, "no 'tflite': choose from safetensors, openvino"),
+        (DEFAULT, [], "onnx", "loads openvino or openvino-int8"),
+        (DEFAULT, [], None, "name another folder"),
+        ("nobody", [], "openvino", "no weights called 'nobody'"),
+        ("none/mine.pt", [], "openvino", "no config.yaml"),
     ],
 )
-def test_what_cannot_be_done_is_said_before_the_work(tmp_path, formats, serve, message):
+def test_what_cannot_be_done_is_said_before_the_work(tmp_path, weights, formats, serve, message):
     (tmp_path / "file").write_text("")
     folder = tmp_path / ("file" if formats == [] and serve is None else "out")
     with pytest.raises(InputError, match=message):
-        check_wishes(formats, serve, folder)
+        check_wishes(weights, formats, serve, folder)
 
 
 def test_the_command_names_what_is_wrong(tmp_path):

@@ -1,5 +1,8 @@
 """Data sets as they come."""
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -72,7 +75,9 @@ def test_an_unknown_class_is_named_with_the_mend():
 # --- class folders --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wrapped", ["", "Face Mask Dataset", "archive/Face Mask Dataset"])
+@pytest.mark.parametrize(
+    "wrapped", ["", "Face Mask Dataset", "archive/Face Mask Dataset", "archive/Face Mask (1)"]
+)
 def test_face_mask_12k(tmp_path, wrapped):
     root = tmp_path / wrapped
     for split in ("Train", "Validation", "Test"):
@@ -86,6 +91,14 @@ def test_face_mask_12k(tmp_path, wrapped):
         LabelledFace(root / "Test" / "WithMask" / "a.png", WITH_MASK, None),
         LabelledFace(root / "Test" / "WithoutMask" / "a.png", WITHOUT_MASK, None),
     )
+
+
+def test_a_part_of_face_mask_12k_is_of_its_layout(tmp_path):
+    for name in ("WithMask", "WithoutMask"):
+        write(tmp_path / "Test" / name / "a.png")
+    for layout in ("auto", "12k"):
+        found = read_dataset(tmp_path, layout)
+        assert (found.layout, list(found.splits)) == ("12k", ["Test"])
 
 
 def test_class_folders_without_splits(tmp_path):
@@ -114,6 +127,7 @@ def test_what_desktops_and_archives_leave_is_passed_over(tmp_path):
     (tmp_path / "mask" / "Thumbs.db").write_bytes(b"x")
     (tmp_path / "mask" / "._a.png").write_bytes(b"x")
     (tmp_path / "__MACOSX").mkdir()
+    write(tmp_path / "mask" / ".ipynb_checkpoints" / "a-checkpoint.png")
     assert len(read_dataset(tmp_path).splits[""]) == 1
 
 
@@ -145,6 +159,15 @@ def test_missing_folders_and_layouts_are_said(tmp_path):
         read_dataset(tmp_path, "12k")
     with pytest.raises(DataError, match="no annotated scenes"):
         read_dataset(tmp_path, "voc")
+
+
+def test_a_wrapping_folder_may_be_called_like_a_class(tmp_path):
+    for name in ("mask", "no_mask"):
+        write(tmp_path / "face-mask" / name / "a.png")
+    found = read_dataset(tmp_path)
+    assert (found.root.name, found.classes) == ("face-mask", (WITH_MASK, WITHOUT_MASK))
+    write(tmp_path / "lone" / "mask" / "deeper" / "a.png")
+    assert read_dataset(tmp_path / "lone").root.name == "lone"
 
 
 def test_a_class_without_a_picture_is_an_error(tmp_path):
@@ -189,6 +212,18 @@ def test_pascal_voc(tmp_path, pictures, annotations):
     assert scenes_of(faces)[0].faces == ((0, 1, 2, 30, 40), (2, 5, 5, 25, 25.5))
 
 
+def test_annotations_in_capitals_and_in_folders_of_their_own(tmp_path):
+    for place in ("a", "b"):
+        write(tmp_path / "images" / place / "one.PNG")
+        annotate(tmp_path / "annotations" / place / "one.XML", ("No Mask", (1, 2, 30, 40)))
+    found = read_dataset(tmp_path)
+    assert [face.path.parent.name for face in found.splits[""]] == ["a", "b"]
+    assert found.problems == ()
+    annotate(tmp_path / "flat" / "one.XML", ("with mask", (1, 2, 30, 40)))
+    write(tmp_path / "flat" / "one.JPG")
+    assert read_dataset(tmp_path / "flat").layout == "voc"
+
+
 def test_broken_annotations_are_named_and_skipped(tmp_path):
     for name in ("good", "torn", "words", "endless", "bare"):
         write(tmp_path / "images" / f"{name}.png")
@@ -216,6 +251,16 @@ def test_broken_annotations_are_named_and_skipped(tmp_path):
         read_scenes(tmp_path)
 
 
+def test_a_scene_without_a_face_is_kept_for_the_detector(tmp_path):
+    for name in ("one", "none"):
+        write(tmp_path / "train" / f"{name}.png")
+    annotate(tmp_path / "train" / "one.xml", ("with_mask", (1, 1, 20, 20)))
+    annotate(tmp_path / "train" / "none.xml")
+    found = read_dataset(tmp_path)
+    assert found.without == {"Train": (tmp_path / "train" / "none.png",)}
+    assert (len(found.splits["Train"]), found.problems) == (1, ())
+
+
 def test_an_unknown_class_of_a_box_is_an_error(tmp_path):
     write(tmp_path / "images" / "a.png")
     annotate(tmp_path / "annotations" / "a.xml", ("visor", (1, 1, 20, 20)))
@@ -234,10 +279,20 @@ def test_broken_pictures_are_named_and_the_others_come_in_order(tmp_path):
     paths[2].write_bytes(b"")
     crops, problems = crops_of(read_dataset(tmp_path).splits[""])
     assert [problem.path.name for problem in problems] == ["1.png", "2.png", "4.jpg"]
+    assert str(problems[1]) == f"{paths[2]}: not a picture: it is empty"
     whole = [crops_of([LabelledFace(paths[n], 0, None)])[0] for n in (0, 3)]
     assert (crops.images == np.concatenate([one.images for one in whole])).all()
     with pytest.raises(DataError, match=r"1\.png"):
         read_folder(tmp_path)
+
+
+def test_a_picture_of_more_pixels_than_can_be_read_is_a_problem(tmp_path):
+    path = write(tmp_path / "a.png")
+    content = path.read_bytes()
+    header = b"IHDR" + struct.pack(">II", 40_000, 40_000) + content[24:29]
+    path.write_bytes(content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:])
+    crops, problems = crops_of([LabelledFace(path, 0, None)])
+    assert (len(crops), problems[0].reason) == (0, "too large to be read")
 
 
 def test_a_picture_that_went_away_is_a_problem(tmp_path):
