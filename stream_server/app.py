@@ -54,11 +54,12 @@ from stream_server.streams import (
 )
 from stream_server.telemetry.lag import lag_watched
 from stream_server.telemetry.metrics import Metrics, package_version
+from stream_server.viewers.places import MainLoop, Place
 from stream_server.web import Services, SourcePolicy, WebLimits, create_app
 from stream_server.web import models as wire
 from stream_server.web.problems import problem
 from stream_server.web.signalling import Sessions
-from stream_server.web.whep import whep_routes
+from stream_server.web.whep import encode_once, whep_routes
 from stream_server.web.whip import whip_routes
 
 log = structlog.get_logger(__name__)
@@ -239,10 +240,11 @@ async def open_service(settings: Settings, closing: asyncio.Event) -> AsyncItera
             not_ready=lambda: None if hub.running else "the streams are not running",
             closing=closing,
         )
-        yield web_app(settings, services, sessions)
+        place = MainLoop(sessions.ice_servers, metrics, encode_once())
+        yield web_app(settings, services, sessions, place)
 
 
-def web_app(settings: Settings, services: Services, sessions: Sessions) -> ASGIApp:
+def web_app(settings: Settings, services: Services, sessions: Sessions, place: Place) -> ASGIApp:
     """The HTTP side with WHIP and WHEP."""
     hub, metrics = services.hub, services.metrics
     return create_app(
@@ -262,7 +264,7 @@ def web_app(settings: Settings, services: Services, sessions: Sessions) -> ASGIA
                 max_bitrate=settings.webrtc.max_bitrate,
                 longest_side=settings.limits.max_side,
             ),
-            whep_routes(hub, sessions, metrics),
+            whep_routes(hub, sessions, place),
         ],
     )
 

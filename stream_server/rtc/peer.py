@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from aioice import Connection
@@ -39,6 +39,29 @@ class IceServer:
     urls: tuple[str, ...]
     username: str | None = None
     credential: str | None = None
+
+
+class Session(Protocol):
+    """What signalling asks of a peer, in whichever process it lives. `closed`: it is over."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def etag(self) -> str: ...
+    @property
+    def closed(self) -> asyncio.Event: ...
+
+    async def trickle(self, fragment: IceFragment) -> None:
+        """Add the candidates of the present ICE session. Raises `MalformedBody`."""
+
+    def is_restart(self, fragment: IceFragment) -> bool:
+        """Whether the fragment begins a new ICE session."""
+
+    async def restart(self, fragment: IceFragment) -> str:
+        """Begin a new ICE session; returns our side of it as a trickle-ICE fragment."""
+
+    async def close(self) -> None:
+        """End it. Idempotent."""
 
 
 class Peer:

@@ -17,8 +17,9 @@ from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
 from aiortc.rtp import RTCP_PSFB_APP, RtcpPsfbPacket, pack_remb_fci
 
 from stream_server.streams import SourceSpec
+from stream_server.viewers.places import MainLoop
 from stream_server.web.signalling import Sessions
-from stream_server.web.whep import whep_routes
+from stream_server.web.whep import encode_once, whep_routes
 from tests.fakes.camera import RTP_STEP, WIDTH
 from tests.fakes.house import House, add_demo, build, in_process, until
 
@@ -27,7 +28,8 @@ from tests.fakes.house import House, add_demo, build, in_process, until
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     async with build(tmp_path) as made:
         sessions = Sessions([])
-        made.app.include_router(whep_routes(made.hub, sessions, made.metrics))
+        place = MainLoop([], made.metrics, encode_once())
+        made.app.include_router(whep_routes(made.hub, sessions, place))
         await add_demo(made)
         yield made
         await sessions.close()
