@@ -54,7 +54,9 @@ from stream_server.streams import (
 )
 from stream_server.telemetry.lag import lag_watched
 from stream_server.telemetry.metrics import Metrics, package_version
-from stream_server.viewers.places import MainLoop, Place
+from stream_server.viewers.messages import Begin
+from stream_server.viewers.places import MainLoop, Place, Places
+from stream_server.viewers.remote import ViewerProcess
 from stream_server.web import Services, SourcePolicy, WebLimits, create_app
 from stream_server.web import models as wire
 from stream_server.web.problems import problem
@@ -240,8 +242,27 @@ async def open_service(settings: Settings, closing: asyncio.Event) -> AsyncItera
             not_ready=lambda: None if hub.running else "the streams are not running",
             closing=closing,
         )
-        place = MainLoop(sessions.ice_servers, metrics, encode_once())
-        yield web_app(settings, services, sessions, place)
+        places = await stack.enter_async_context(viewer_places(settings, metrics))
+        yield web_app(settings, services, sessions, places)
+
+
+def viewer_places(settings: Settings, metrics: Metrics) -> Places:
+    """The event loops for viewers' connections."""
+    encode, servers = encode_once(), ice_servers(settings)
+    begin = Begin(
+        settings.log.format,
+        settings.log.level,
+        [(list(each.urls), each.username, each.credential) for each in servers],
+    )
+    most = settings.webrtc.viewer_processes
+    return Places(
+        MainLoop(servers, metrics, encode),
+        lambda name: ViewerProcess(name, begin, metrics, encode),
+        metrics,
+        # Decoding, networks and encoding share the cores with them.
+        most=(os.cpu_count() or 2) // 4 if most is None else most,
+        room=settings.webrtc.viewers_per_process,
+    )
 
 
 def web_app(settings: Settings, services: Services, sessions: Sessions, place: Place) -> ASGIApp:

@@ -17,6 +17,7 @@ MaskstreamError
 │   ├── StreamBusy           somebody publishes to it already
 │   ├── TooManyStreams       also too many viewers of one stream
 │   └── ViewUnavailable      the camera's own video cannot be passed on to browsers
+├── SessionEnded             a WebRTC session is over, or its process went while it was to be asked
 └── NegotiationError         an SDP offer that cannot be answered
     └── MalformedBody        not SDP, or not a trickle-ICE fragment, at all
 """
@@ -96,6 +97,10 @@ class TooManyStreams(StreamError):
 
 class ViewUnavailable(StreamError):
     """The camera's own video cannot be passed on to browsers."""
+
+
+class SessionEnded(MaskstreamError):
+    """A WebRTC session is over."""
 
 
 class NegotiationError(MaskstreamError):

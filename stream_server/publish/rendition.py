@@ -103,6 +103,8 @@ class Watcher(ABC):
 
     def move(self, rendition: Rendition) -> None:
         """Go over to another rendition of the same codec with its next key frame."""
+        if self.ended.is_set():
+            return
         if self._next is not None:
             self._next.viewers.discard(self)
         self._next = None if rendition is self.rendition else rendition

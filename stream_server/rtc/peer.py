@@ -24,7 +24,7 @@ from aiortc.rtcicetransport import candidate_to_aioice, connection_kwargs
 
 from stream_server.errors import MalformedBody, NegotiationError
 from stream_server.rtc.internals import restart_ice, survive_ice_restart
-from stream_server.rtc.sdp import IceFragment, Offer, VideoCodec
+from stream_server.rtc.sdp import IceFragment, Offer, VideoCodec, ice_username
 
 log = structlog.get_logger(__name__)
 
@@ -110,7 +110,7 @@ class Peer:
         except BaseException:
             await self.close()
             raise
-        self._remote_username = _username(offer.sdp)
+        self._remote_username = ice_username(offer.sdp)
         self.spawn(self._give_up_connecting())
         return self.connection.localDescription.sdp
 
@@ -212,10 +212,3 @@ def only(transceiver: RTCRtpTransceiver, codec: VideoCodec) -> None:
 
 def _new_etag() -> str:
     return f'"{secrets.token_hex(8)}"'
-
-
-def _username(sdp: str) -> str:
-    for line in sdp.splitlines():
-        if line.startswith("a=ice-ufrag:"):
-            return line.partition(":")[2].strip()
-    return ""

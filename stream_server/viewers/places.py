@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Protocol
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import TracebackType
+from typing import Protocol, Self
 
+from stream_server.errors import SessionEnded
 from stream_server.frames import Analysis
-from stream_server.publish.rendition import Size, encoded_time
+from stream_server.publish.rendition import Size
 from stream_server.rtc.peer import IceServer, Peer, Session
 from stream_server.rtc.sdp import Offer
 from stream_server.streams import Stream
 from stream_server.telemetry.metrics import Metrics
-from stream_server.viewers.viewer import UNTOLD, Feed, Notice, Seat, Viewer
+from stream_server.viewers.notices import notices
+from stream_server.viewers.remote import ViewerProcess
+from stream_server.viewers.viewer import Feed, Seat, Viewer
+
+# A process that did not come up is not tried again for so long: its viewers had to wait for it.
+REST_SECONDS = 10.0
 
 
 class Place(Protocol):
@@ -53,7 +62,11 @@ class MainLoop:
             publisher.move(subscription, seat.codec, size)
 
         ledger = self._metrics.stream(stream.name)
-        feed = Feed(subscription, lambda: notices(stream, self._encode), move, ledger)
+
+        def drop() -> None:
+            ledger.dropped("data_channel", "slow")
+
+        feed = Feed(subscription, lambda: notices(stream, self._encode, drop), move, ledger)
         peer = Peer(self._ice_servers)
         self.viewers += 1
         peer.on_close(self._left)
@@ -63,15 +76,97 @@ class MainLoop:
         self.viewers -= 1
 
 
-def notice(stream: Stream, analysis: Analysis, encode: Callable[[Analysis], bytes]) -> Notice:
-    """What viewers are told of an analysis, from which each makes its own message."""
-    captured = analysis.frame.captured
-    source_ticks = stream.publisher.source.rtp_time(captured)
-    return Notice(encoded_time(captured), source_ticks, encode(analysis))
+class Places:
+    """A `Place` of several: the main loop first, then processes, started as they are needed.
+
+    `async with` ends the processes at its end.
+    """
+
+    def __init__(
+        self,
+        main: MainLoop,
+        start: Callable[[str], ViewerProcess],
+        metrics: Metrics,
+        *,
+        most: int,
+        room: int,
+    ) -> None:
+        """Up to `most` processes, which `start` starts by their names. A loop that has `room`
+        viewers is full: another one is used, as long as there is one that is not."""
+        self._main = main
+        self._start = start
+        self._room = room
+        self._processes: list[ViewerProcess | None] = [None] * most
+        self._no_start_before = float("-inf")
+        metrics.loop_viewers("main", lambda: main.viewers)
+        for index in range(most):
+            metrics.loop_viewers(_name(index), partial(self._load, index))
+
+    @property
+    def viewers(self) -> int:
+        """`Place`."""
+        return self._main.viewers + sum(map(self._load, range(len(self._processes))))
+
+    def _load(self, index: int) -> int:
+        process = self._processes[index]
+        return 0 if process is None else process.viewers
+
+    async def welcome(self, stream: Stream, offer: Offer, seat: Seat) -> tuple[Session, str]:
+        """`Place`. A process that cannot be had, or ends meanwhile, costs nobody the picture."""
+        process = self._choose()
+        if process is None:
+            return await self._main.welcome(stream, offer, seat)
+        try:
+            return await process.welcome(stream, offer, seat)
+        except SessionEnded:
+            if process.failed_to_start:
+                self._no_start_before = time.monotonic() + REST_SECONDS
+            return await self._main.welcome(stream, offer, seat)
+
+    def _choose(self) -> ViewerProcess | None:
+        """Where the next viewer goes; None for the main loop."""
+        for index, process in enumerate(self._processes):
+            if process is not None and process.over:
+                self._processes[index] = None
+        loads = [None if each is None else each.viewers for each in self._processes]
+        may_start = time.monotonic() >= self._no_start_before
+        at = choose(self._main.viewers, loads, self._room, may_start=may_start)
+        if at is None:
+            return None
+        if (process := self._processes[at]) is None:
+            process = self._processes[at] = self._start(_name(at))
+        return process
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        started = [each for each in self._processes if each is not None]
+        await asyncio.gather(*(process.stop() for process in started))
 
 
-@contextmanager
-def notices(stream: Stream, encode: Callable[[Analysis], bytes]) -> Iterator[AsyncIterator[Notice]]:
-    """What a stream's viewers are told from now on; the newest win."""
-    with stream.results.subscribe(maxlen=UNTOLD) as analyses:
-        yield (notice(stream, analysis, encode) async for analysis in analyses)
+def _name(index: int) -> str:
+    return f"viewers-{index + 1}"
+
+
+def choose(main: int, processes: Sequence[int | None], room: int, *, may_start: bool) -> int | None:
+    """Index of the process for the next viewer, None for the main loop.
+
+    Given are the viewers of the main loop and of each process, None for one that does not run.
+    The main loop first; then the least loaded process that has room; then a new one; and when all
+    are full, the least loaded of all.
+    """
+    if main < room:
+        return None
+    running = [(load, index) for index, load in enumerate(processes) if load is not None]
+    least = min(running, default=None)
+    if least is not None and least[0] < room:
+        return least[1]
+    if may_start and None in processes:
+        return processes.index(None)
+    return least[1] if least is not None and least[0] <= main else None

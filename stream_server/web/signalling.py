@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
 
+from stream_server.errors import SessionEnded
 from stream_server.rtc.peer import IceServer, Peer, Session
 from stream_server.rtc.sdp import MAX_SDP_BYTES, read_fragment
 from stream_server.web.problems import problem
@@ -31,10 +32,12 @@ class Sessions:
         self._forget_closed()
         self._open[stream, session.id] = session
 
-    def find(self, stream: str, session: str) -> Session | None:
-        """The open session, or None."""
+    def find(self, stream: str, session: str) -> Session:
+        """The open session. Raises `SessionEnded`."""
         self._forget_closed()
-        return self._open.get((stream, session))
+        if (stream, session) not in self._open:
+            raise SessionEnded("this session has ended, or never was: POST a new offer")
+        return self._open[stream, session]
 
     def _forget_closed(self) -> None:
         for key, session in tuple(self._open.items()):
@@ -114,17 +117,12 @@ def session_routes(kind: str, sessions: Sessions) -> APIRouter:
 
     @router.delete(f"/{kind}/{{stream}}/{{session}}")
     async def hang_up(stream: str, session: str) -> Response:
-        found = sessions.find(stream, session)
-        if found is None:
-            return _unknown_session()
-        await found.close()
+        await sessions.find(stream, session).close()
         return Response(status_code=200)
 
     @router.patch(f"/{kind}/{{stream}}/{{session}}")
     async def trickle(stream: str, session: str, request: Request) -> Response:
         found = sessions.find(stream, session)
-        if found is None:
-            return _unknown_session()
         body = await read_body(request, FRAGMENT)
         if isinstance(body, Response):
             return body
@@ -155,7 +153,3 @@ async def patch(session: Session, body: str, if_match: str | None) -> Response:
         return Response(status_code=204)
     answer = await session.restart(fragment)
     return Response(answer, 200, media_type=FRAGMENT, headers={"ETag": session.etag})
-
-
-def _unknown_session() -> Response:
-    return problem(404, "Not found", "this session has ended, or never was: POST a new offer")

@@ -17,22 +17,34 @@ from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
 from aiortc.rtp import RTCP_PSFB_APP, RtcpPsfbPacket, pack_remb_fci
 
 from stream_server.streams import SourceSpec
-from stream_server.viewers.places import MainLoop
+from stream_server.viewers.messages import Begin
+from stream_server.viewers.places import MainLoop, Places
+from stream_server.viewers.remote import ViewerProcess
 from stream_server.web.signalling import Sessions
 from stream_server.web.whep import encode_once, whep_routes
 from tests.fakes.camera import RTP_STEP, WIDTH
 from tests.fakes.house import House, add_demo, build, in_process, until
 
+BEGIN = Begin("console", "warning", [])
 
-@pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+
+@pytest.fixture(params=["here", "process"])
+async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
+    """Viewers are on the test's own event loop, or all of them in a process."""
     async with build(tmp_path) as made:
-        sessions = Sessions([])
-        place = MainLoop([], made.metrics, encode_once())
-        made.app.include_router(whep_routes(made.hub, sessions, place))
-        await add_demo(made)
-        yield made
-        await sessions.close()
+        sessions, encode = Sessions([]), encode_once()
+        places = Places(
+            MainLoop([], made.metrics, encode),
+            lambda name: ViewerProcess(name, BEGIN, made.metrics, encode),
+            made.metrics,
+            most=1,
+            room=9 if request.param == "here" else 0,
+        )
+        async with places:
+            made.app.include_router(whep_routes(made.hub, sessions, places))
+            await add_demo(made)
+            yield made
+            await sessions.close()
 
 
 class Watching:
