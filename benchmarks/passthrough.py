@@ -95,7 +95,7 @@ async def serve_ours(url: str, app: FastAPI) -> None:
             StreamHub(factory, analyser, metrics, pool, StreamOptions())
         )
         stream = await hub.add(SourceSpec("camera", url), persist=False)
-        app.include_router(whep_routes(hub, sessions, MainLoop([], metrics, encode_once())))
+        app.include_router(whep_routes(hub, sessions, MainLoop([], encode_once())))
         app.get("/frames")(lambda: metrics.stream("camera").frames_in)
         # One reader keeps every frame analysed, viewers or none.
         with stream.results.subscribe() as results:

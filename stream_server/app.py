@@ -256,7 +256,7 @@ def viewer_places(settings: Settings, metrics: Metrics) -> Places:
     )
     most = settings.webrtc.viewer_processes
     return Places(
-        MainLoop(servers, metrics, encode),
+        MainLoop(servers, encode),
         lambda name: ViewerProcess(name, begin, metrics, encode),
         metrics,
         # Decoding, networks and encoding share the cores with them.

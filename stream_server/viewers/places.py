@@ -42,14 +42,10 @@ class MainLoop:
     """The service's own event loop."""
 
     def __init__(
-        self,
-        ice_servers: Sequence[IceServer],
-        metrics: Metrics,
-        encode: Callable[[Analysis], bytes],
+        self, ice_servers: Sequence[IceServer], encode: Callable[[Analysis], bytes]
     ) -> None:
         """`encode` makes the JSON of an analysis, once however many viewers are told of it."""
         self._ice_servers = tuple(ice_servers)
-        self._metrics = metrics
         self._encode = encode
         self.viewers = 0
 
@@ -61,12 +57,10 @@ class MainLoop:
         def move(size: Size) -> None:
             publisher.move(subscription, seat.codec, size)
 
-        ledger = self._metrics.stream(stream.name)
-
         def drop() -> None:
-            ledger.dropped("data_channel", "slow")
+            stream.metrics.dropped("data_channel", "slow")
 
-        feed = Feed(subscription, lambda: notices(stream, self._encode, drop), move, ledger)
+        feed = Feed(subscription, lambda: notices(stream, self._encode, drop), move, stream.metrics)
         peer = Peer(self._ice_servers)
         self.viewers += 1
         peer.on_close(self._left)
@@ -77,7 +71,7 @@ class MainLoop:
 
 
 class Places:
-    """A `Place` of several: the main loop first, then processes, started as they are needed.
+    """A `Place` of several: the main loop first, then processes, started before they are needed.
 
     `async with` ends the processes at its end.
     """
@@ -92,7 +86,8 @@ class Places:
         room: int,
     ) -> None:
         """Up to `most` processes, which `start` starts by their names. A loop that has `room`
-        viewers is full: another one is used, as long as there is one that is not."""
+        viewers is full: another one is used, as long as there is one that is not. The next one is
+        started when a quarter of that is left, as its start takes seconds on a busy machine."""
         self._main = main
         self._start = start
         self._room = room
@@ -124,18 +119,17 @@ class Places:
             return await self._main.welcome(stream, offer, seat)
 
     def _choose(self) -> ViewerProcess | None:
-        """Where the next viewer goes; None for the main loop."""
+        """Where the next viewer goes; None for the main loop. Starts a process if need be."""
         for index, process in enumerate(self._processes):
             if process is not None and process.over:
                 self._processes[index] = None
         loads = [None if each is None else each.viewers for each in self._processes]
-        may_start = time.monotonic() >= self._no_start_before
-        at = choose(self._main.viewers, loads, self._room, may_start=may_start)
-        if at is None:
-            return None
-        if (process := self._processes[at]) is None:
-            process = self._processes[at] = self._start(_name(at))
-        return process
+        may_start = None in loads and time.monotonic() >= self._no_start_before
+        if may_start and free(self._main.viewers, loads, self._room) <= self._room / 4:
+            index = loads.index(None)
+            self._processes[index], loads[index] = self._start(_name(index)), 0
+        at = choose(self._main.viewers, loads, self._room)
+        return None if at is None else self._processes[at]
 
     async def __aenter__(self) -> Self:
         return self
@@ -154,19 +148,20 @@ def _name(index: int) -> str:
     return f"viewers-{index + 1}"
 
 
-def choose(main: int, processes: Sequence[int | None], room: int, *, may_start: bool) -> int | None:
+def free(main: int, processes: Sequence[int | None], room: int) -> int:
+    """How many more viewers the loops that run have room for; arguments as of `choose`."""
+    return sum(max(0, room - load) for load in (main, *processes) if load is not None)
+
+
+def choose(main: int, processes: Sequence[int | None], room: int) -> int | None:
     """Index of the process for the next viewer, None for the main loop.
 
     Given are the viewers of the main loop and of each process, None for one that does not run.
-    The main loop first; then the least loaded process that has room; then a new one; and when all
-    are full, the least loaded of all.
+    The main loop first; then the least loaded process, unless all are full and the main loop has
+    less.
     """
-    if main < room:
-        return None
     running = [(load, index) for index, load in enumerate(processes) if load is not None]
-    least = min(running, default=None)
-    if least is not None and least[0] < room:
-        return least[1]
-    if may_start and None in processes:
-        return processes.index(None)
-    return least[1] if least is not None and least[0] <= main else None
+    least, index = min(running, default=(main + 1, 0))
+    if main < room or (least >= room and main < least):
+        return None
+    return index

@@ -11,7 +11,6 @@ from stream_server.frames import Analysis
 from stream_server.publish.encode import EncodedFrame
 from stream_server.publish.rendition import FrameQueue, Rendition, Size, Watcher
 from stream_server.streams import Stream
-from stream_server.telemetry.metrics import StreamMetrics
 from stream_server.viewers.messages import Dropped, Line, Shown, Verdicts, Video, WantKeyframe
 from stream_server.viewers.notices import notices
 
@@ -44,11 +43,9 @@ class Relay:
         stream: Stream,
         line: Line,
         encode: Callable[[Analysis], bytes],
-        ledger: StreamMetrics,
     ) -> None:
         self.hall = hall
         self.stream = stream
-        self.ledger = ledger
         self.seats: set[RemoteSeat] = set()
         self._line = line
         self._encode = encode
@@ -64,7 +61,7 @@ class Relay:
         lane = self._lanes.get(rendition)
         if lane is None:
             lane = self._lanes[rendition] = Lane(
-                rendition, lambda count: self.ledger.dropped("viewer", BEHIND, count)
+                rendition, lambda count: self.stream.metrics.dropped("viewer", BEHIND, count)
             )
             self._tasks.append(
                 asyncio.create_task(self._send_frames(rendition, lane.queue), name="relay-frames")
@@ -90,7 +87,7 @@ class Relay:
 
     async def _send_verdicts(self) -> None:
         def drop() -> None:
-            self.ledger.dropped("data_channel", BEHIND)
+            self.stream.metrics.dropped("data_channel", BEHIND)
 
         with suppress(ConnectionError), notices(self.stream, self._encode, drop) as told:
             async for notice in told:
@@ -103,9 +100,9 @@ class Relay:
             case WantKeyframe():
                 self.stream.publisher.rendition(word.codec, word.rendition).request_keyframe()
             case Dropped():
-                self.ledger.dropped(word.stage, word.reason, word.count)
+                self.stream.metrics.dropped(word.stage, word.reason, word.count)
             case Shown():
-                self.ledger.shown(word.seconds)
+                self.stream.metrics.shown(word.seconds)
 
     def close(self) -> None:
         """Send no more of it."""

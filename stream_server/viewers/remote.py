@@ -52,6 +52,7 @@ from stream_server.viewers.viewer import Seat
 
 log = structlog.get_logger(__name__)
 
+CODE = "from stream_server.viewers.process import main; main()"
 START_SECONDS = 30.0
 # It tells its lag four times a second; one that said nothing for so many seconds hangs.
 SILENT_SECONDS = 10
@@ -119,6 +120,7 @@ class ViewerProcess:
         self._relays: dict[Stream, Relay] = {}
         self._calls: dict[int, asyncio.Future[Reply]] = {}
         self._heard = False
+        self._ended = False
         self._up: asyncio.Future[Line] = asyncio.get_running_loop().create_future()
         self._life = asyncio.create_task(self._live(), name=name)
 
@@ -129,7 +131,7 @@ class ViewerProcess:
 
     @property
     def over(self) -> bool:
-        """It has ended, and nobody is in it any more."""
+        """It has ended, and nothing is left of it."""
         return self._life.done()
 
     async def stop(self) -> None:
@@ -167,8 +169,7 @@ class ViewerProcess:
         """A place in the stream, of which this process gets its share from now on."""
         relay = self._relays.get(stream)
         if relay is None:
-            ledger = self._metrics.stream(stream.name)
-            relay = Relay(next(self._numbers), stream, line, self._encode, ledger)
+            relay = Relay(next(self._numbers), stream, line, self._encode)
 
         def sit(rendition: Rendition, changed: Callable[[], None]) -> RemoteSeat:
             return RemoteSeat(rendition, changed, relay, partial(self._left, line, relay, number))
@@ -190,14 +191,17 @@ class ViewerProcess:
 
     async def patch(self, line: Line, wish: Callable[[int], Trickle | Restart]) -> Done:
         """Pass on what `wish` makes of a call's number."""
-        if self.over:
-            raise SessionEnded("this session has ended: POST a new offer")
+        self._check_alive()
         if len(self._calls) >= MOST_CALLS:
             raise Overloaded(f"{MOST_CALLS} requests wait for {self.name}: try again in a moment")
         call = next(self._numbers)
         done = await self._call(line, call, wish(call))
         assert isinstance(done, Done)
         return done
+
+    def _check_alive(self) -> None:
+        if self._ended:
+            raise SessionEnded("the process of this session has ended: POST a new offer")
 
     async def _call(self, line: Line, number: int, wish: Attend | Trickle | Restart) -> Reply:
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -211,25 +215,26 @@ class ViewerProcess:
     # --- the process ------------------------------------------------------------------------------
 
     async def _live(self) -> None:
+        ours, theirs = socket.socketpair()
+        line = await Line.over(ours)
         process: Process | None = None
-        line: Line | None = None
-        why: str | None = "it ended"
+        why: str | None = None
         try:
-            process, line = await self._start()
+            process = await start(self.name, theirs)
+            await self._greet(line)
+            log.info("viewer_process_started", loop=self.name, pid=process.pid)
             self._up.set_result(line)
             await self._listen(line)
-        except asyncio.CancelledError:
-            why = None
-            raise
-        except Exception as error:
-            why = f"{type(error).__name__}: {error}"
-            log.debug("viewer_process_failed", loop=self.name, exc_info=error)
+            why = "its line was cut"
+        except (OSError, NotAMessage) as error:
+            why = str(error)
+        except Exception:
+            why = "it said what cannot be"
+            log.exception("viewer_process_misheard", loop=self.name)
         finally:
-            self.failed_to_start = line is None
             lost = self.viewers
             self._end_all()
-            if line is not None:
-                line.close()
+            line.close()
             code = None if process is None else await reap(process)
             if why is not None:
                 self._metrics.viewer_process_lost(self.name)
@@ -237,28 +242,15 @@ class ViewerProcess:
                     "viewer_process_lost", loop=self.name, viewers=lost, reason=why, code=code
                 )
 
-    async def _start(self) -> tuple[Process, Line]:
-        ours, theirs = socket.socketpair()
-        line = await Line.over(ours)
+    async def _greet(self, line: Line) -> None:
+        line.tell(self._begin)
         try:
-            with theirs:
-                process = await asyncio.create_subprocess_exec(
-                    *command(self.name), stdin=theirs.fileno(), stdout=DEVNULL
-                )
-            try:
-                line.tell(self._begin)
-                async with asyncio.timeout(START_SECONDS):
-                    if not isinstance(await line.receive(), Ready):
-                        raise SessionEnded("it did not come up")
-            except BaseException:
-                line.close()
-                await reap(process)
-                raise
-        except BaseException:
-            line.close()
-            raise
-        log.info("viewer_process_started", loop=self.name, pid=process.pid)
-        return process, line
+            async with asyncio.timeout(START_SECONDS):
+                up = isinstance(await line.receive(), Ready)
+        except TimeoutError:
+            up = False
+        if not up:
+            raise NotAMessage("it did not come up")
 
     async def _listen(self, line: Line) -> None:
         watch = asyncio.create_task(self._watch(line))
@@ -316,10 +308,9 @@ class ViewerProcess:
 
     def _end_all(self) -> None:
         """Nothing more comes from it: whoever is in it or waits for it is told so."""
-        gone = SessionEnded(
-            f"{self.name}, the process of this session, has ended: POST a new offer"
-        )
+        gone = SessionEnded("the process of this session has ended: POST a new offer")
         if not self._up.done():
+            self.failed_to_start = True
             self._up.set_exception(gone)
             self._up.exception()  # it may be that nobody waits for it
         for number in tuple(self._peers):
@@ -334,10 +325,17 @@ def error_of(failed: Failed) -> Exception:
     return RuntimeError(failed.text) if kind is None else kind(failed.text)
 
 
-def command(name: str) -> list[str]:
-    """What is run. It looks for modules where this process does, as multiprocessing has it too."""
-    start = "from stream_server.viewers.process import main; main()"
-    return [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {start}", name]
+async def start(name: str, end: socket.socket) -> Process:
+    """A process of that name at the other end of the line; its end is closed here.
+
+    A new interpreter: a fork would take locks along that threads hold here. It looks for modules
+    where this one does, as with multiprocessing's spawn.
+    """
+    code = f"import sys; sys.path[:] = {sys.path!r}; {CODE}"
+    with end:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, name, stdin=end.fileno(), stdout=DEVNULL
+        )
 
 
 async def reap(process: Process) -> int:

@@ -83,7 +83,8 @@ async def whep_viewer(
         known = RTCRtpReceiver.getCapabilities("video").codecs
         video.setCodecPreferences([codec for codec in known if codec.mimeType in codecs])
         await peer.setLocalDescription(await peer.createOffer())
-        async with httpx.AsyncClient() as client:
+        # A process for viewers may have to be started first.
+        async with httpx.AsyncClient(timeout=30) as client:
             answer = await client.post(
                 f"{base}/whep/{stream}",
                 content=peer.localDescription.sdp,
