@@ -20,7 +20,7 @@ from stream_server.viewers.notices import notices
 from stream_server.viewers.remote import ViewerProcess
 from stream_server.viewers.viewer import Feed, Seat, Viewer
 
-# A process that did not come up is not tried again for so long: its viewers had to wait for it.
+# After one that did not come up no process is started for so long: viewers wait for it in vain.
 REST_SECONDS = 10.0
 
 
@@ -114,8 +114,6 @@ class Places:
         try:
             return await process.welcome(stream, offer, seat)
         except SessionEnded:
-            if process.failed_to_start:
-                self._no_start_before = time.monotonic() + REST_SECONDS
             return await self._main.welcome(stream, offer, seat)
 
     def _choose(self) -> ViewerProcess | None:
@@ -123,6 +121,8 @@ class Places:
         for index, process in enumerate(self._processes):
             if process is not None and process.over:
                 self._processes[index] = None
+                if process.failed_to_start:
+                    self._no_start_before = time.monotonic() + REST_SECONDS
         loads = [None if each is None else each.viewers for each in self._processes]
         may_start = None in loads and time.monotonic() >= self._no_start_before
         if may_start and free(self._main.viewers, loads, self._room) <= self._room / 4:

@@ -285,11 +285,15 @@ class ViewerProcess:
             case Lag():
                 self._metrics.loop_lag(self.name, message.seconds)
             case WantKeyframe() | Dropped() | Shown():
-                for relay in self._relays.values():
-                    if relay.hall == message.hall:
-                        relay.hear(message)
+                if relay := self._relay(message.hall):
+                    relay.hear(message)
             case _:
                 raise NotAMessage(f"a process does not say {type(message).__name__}")
+
+    def _relay(self, hall: int) -> Relay | None:
+        """Of a stream with viewers here; of the last one too, until the process has let it go."""
+        relays = (peer.seat.relay for peer in self._peers.values())
+        return next((relay for relay in relays if relay.hall == hall), None)
 
     def _reply(self, call: int, reply: Reply | Exception) -> None:
         waiting = self._calls.get(call)

@@ -156,13 +156,18 @@ async def test_sigterm_leaves_no_process_even_one_that_hangs(server: Callable[..
     assert "Traceback" not in running.log.read_text()
 
 
-async def test_a_terminals_ctrl_c_ends_all_without_a_complaint(server: Callable[..., Any]) -> None:
+async def test_signals_meant_for_all_are_the_services_business(server: Callable[..., Any]) -> None:
+    """A terminal's Ctrl-C and a service manager's SIGTERM go to all processes at once."""
     running = server("--source", "demo=demo:", env=ROOM)
     async with whep_viewer(running.url, "demo"), whep_viewer(running.url, "demo") as second:
         await asyncio.wait_for(second.getReceivers()[0].track.recv(), 20)
         (process,) = viewer_processes(running.process.pid)
-        for pid in (process.pid, running.process.pid):
-            os.kill(pid, signal.SIGINT)
+        for word in (signal.SIGINT, signal.SIGTERM):
+            os.kill(process.pid, word)
+        await asyncio.sleep(0.5)
+        assert not gone(process.pid)
+        await asyncio.wait_for(second.getReceivers()[0].track.recv(), 20)
+        os.kill(running.process.pid, signal.SIGINT)
         running.stopped = True
         assert await asyncio.to_thread(running.process.wait, 5) == 0
     assert gone(process.pid)
