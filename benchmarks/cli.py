@@ -63,6 +63,9 @@ def cameras(
 def viewers(
     viewers: Annotated[int, typer.Option(min=1, max=1000, help="How many viewers.")] = 25,
     seconds: Seconds = 20,
+    processes: Annotated[
+        int, typer.Option(min=0, max=64, help="Spread them over so many more processes.")
+    ] = 0,
     clip: Clip = None,
     peers: Peers = False,
     out: Json = None,
@@ -76,7 +79,7 @@ def viewers(
 
         _tell(*compare_viewers(viewers, seconds, clip), out)
     else:
-        _tell(asdict(measure(viewers, seconds, clip)), None, out)
+        _tell(asdict(measure(viewers, seconds, clip, processes)), None, out)
 
 
 @app.command()

@@ -45,8 +45,9 @@ from stream_server.ingest.decode import Watched
 from stream_server.ports import FrameSource, PacketSink
 from stream_server.streams import DropCounter, SourceFactory, SourceSpec, StreamHub, StreamOptions
 from stream_server.telemetry.metrics import Metrics
+from stream_server.viewers.places import MainLoop
 from stream_server.web.signalling import Sessions
-from stream_server.web.whep import whep_routes
+from stream_server.web.whep import encode_once, whep_routes
 
 WAYS = {
     "none": ("ours", "", 0),
@@ -94,7 +95,7 @@ async def serve_ours(url: str, app: FastAPI) -> None:
             StreamHub(factory, analyser, metrics, pool, StreamOptions())
         )
         stream = await hub.add(SourceSpec("camera", url), persist=False)
-        app.include_router(whep_routes(hub, sessions, metrics))
+        app.include_router(whep_routes(hub, sessions, MainLoop([], encode_once())))
         app.get("/frames")(lambda: metrics.stream("camera").frames_in)
         # One reader keeps every frame analysed, viewers or none.
         with stream.results.subscribe() as results:

@@ -21,6 +21,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.errors import MeasureError
+from benchmarks.processes import usage
 
 START_SECONDS = 120
 STOP_SECONDS = 10
@@ -30,12 +31,17 @@ Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was seen at one instant: `at` in monotonic seconds, CPU seconds used, bytes of RSS."""
+    """What was seen at one instant: `at` in monotonic seconds, CPU seconds used, bytes of RSS.
+
+    `all_cpu_seconds` and `all_rss` are those of its processes for viewers too.
+    """
 
     at: float
     cpu_seconds: float
     rss: int
     series: Series
+    all_cpu_seconds: float = 0.0
+    all_rss: int = 0
 
     def total(self, name: str, **labels: str) -> float:
         """The sum over all series of this name that carry these labels."""
@@ -79,8 +85,9 @@ class Service:
             for family in text_string_to_metric_families(text)
             for sample in family.samples
         }
-        used = spent.user + spent.system
-        return Sample(time.monotonic(), used, process.memory_info().rss, series)
+        used, whole = spent.user + spent.system, usage(self.process.pid)
+        rss = process.memory_info().rss
+        return Sample(time.monotonic(), used, rss, series, whole.cpu_seconds, whole.rss)
 
 
 @contextmanager

@@ -54,11 +54,14 @@ from stream_server.streams import (
 )
 from stream_server.telemetry.lag import lag_watched
 from stream_server.telemetry.metrics import Metrics, package_version
+from stream_server.viewers.messages import Begin
+from stream_server.viewers.places import MainLoop, Place, Places
+from stream_server.viewers.remote import ViewerProcess
 from stream_server.web import Services, SourcePolicy, WebLimits, create_app
 from stream_server.web import models as wire
 from stream_server.web.problems import problem
 from stream_server.web.signalling import Sessions
-from stream_server.web.whep import whep_routes
+from stream_server.web.whep import encode_once, whep_routes
 from stream_server.web.whip import whip_routes
 
 log = structlog.get_logger(__name__)
@@ -239,10 +242,30 @@ async def open_service(settings: Settings, closing: asyncio.Event) -> AsyncItera
             not_ready=lambda: None if hub.running else "the streams are not running",
             closing=closing,
         )
-        yield web_app(settings, services, sessions)
+        places = await stack.enter_async_context(viewer_places(settings, metrics))
+        yield web_app(settings, services, sessions, places)
 
 
-def web_app(settings: Settings, services: Services, sessions: Sessions) -> ASGIApp:
+def viewer_places(settings: Settings, metrics: Metrics) -> Places:
+    """The event loops for viewers' connections."""
+    encode, servers = encode_once(), ice_servers(settings)
+    begin = Begin(
+        settings.log.format,
+        settings.log.level,
+        [(list(each.urls), each.username, each.credential) for each in servers],
+    )
+    most = settings.webrtc.viewer_processes
+    return Places(
+        MainLoop(servers, encode),
+        lambda name: ViewerProcess(name, begin, metrics, encode),
+        metrics,
+        # Decoding, networks and encoding share the cores with them.
+        most=(os.cpu_count() or 2) // 4 if most is None else most,
+        room=settings.webrtc.viewers_per_process,
+    )
+
+
+def web_app(settings: Settings, services: Services, sessions: Sessions, place: Place) -> ASGIApp:
     """The HTTP side with WHIP and WHEP."""
     hub, metrics = services.hub, services.metrics
     return create_app(
@@ -262,7 +285,7 @@ def web_app(settings: Settings, services: Services, sessions: Sessions) -> ASGIA
                 max_bitrate=settings.webrtc.max_bitrate,
                 longest_side=settings.limits.max_side,
             ),
-            whep_routes(hub, sessions, metrics),
+            whep_routes(hub, sessions, place),
         ],
     )
 

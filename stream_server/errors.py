@@ -18,6 +18,7 @@ MaskstreamError
 │   ├── TooManyStreams       also too many viewers of one stream
 │   ├── StateNotSaved        the list of streams cannot be written to state_dir
 │   └── ViewUnavailable      the camera's own video cannot be passed on to browsers
+├── SessionEnded             a WebRTC session is over, or its process went while it was to be asked
 └── NegotiationError         an SDP offer that cannot be answered
     └── MalformedBody        not SDP, or not a trickle-ICE fragment, at all
 """
@@ -101,6 +102,10 @@ class StateNotSaved(StreamError):
 
 class ViewUnavailable(StreamError):
     """The camera's own video cannot be passed on to browsers."""
+
+
+class SessionEnded(MaskstreamError):
+    """A WebRTC session is over."""
 
 
 class NegotiationError(MaskstreamError):

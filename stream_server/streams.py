@@ -50,7 +50,7 @@ from stream_server.ports import FrameSource, PacketSink
 from stream_server.publish.encode import EncodeOptions
 from stream_server.publish.publisher import JpegSubscription, Publisher, encode_jpeg
 from stream_server.telemetry.logging import redact
-from stream_server.telemetry.metrics import Decoder, Metrics
+from stream_server.telemetry.metrics import Decoder, Metrics, StreamMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -223,6 +223,11 @@ class Stream:
         self._tasks: list[asyncio.Task[None]] = []
         self._metrics.set_up(False)
         self._metrics.set_stale(False)
+
+    @property
+    def metrics(self) -> StreamMetrics:
+        """Its counters; they outlive it without a trace in what is exported."""
+        return self._metrics
 
     def start(self) -> None:
         """Begin; `stop` ends it."""

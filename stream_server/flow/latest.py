@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -66,8 +66,11 @@ class LatestSlot(Generic[T]):
 class Subscription(Generic[T]):
     """One reader of a `Broadcast`: an async iterator that skips what it was too slow for."""
 
-    def __init__(self, broadcast: Broadcast[T], maxlen: int) -> None:
+    def __init__(
+        self, broadcast: Broadcast[T], maxlen: int, on_drop: Callable[[], None] | None = None
+    ) -> None:
         self._broadcast = broadcast
+        self._on_drop = on_drop
         self._items: deque[T] = deque(maxlen=maxlen)
         self._ready = asyncio.Event()
         self._closed = False
@@ -77,6 +80,8 @@ class Subscription(Generic[T]):
         """Called by the broadcast."""
         if len(self._items) == self._items.maxlen:
             self.dropped += 1
+            if self._on_drop is not None:
+                self._on_drop()
         self._items.append(item)
         self._ready.set()
 
@@ -125,9 +130,14 @@ class Broadcast(Generic[T]):
         """How many read."""
         return len(self._readers)
 
-    def subscribe(self, maxlen: int = 1) -> Subscription[T]:
-        """A new reader that keeps at most `maxlen` unread items, the newest ones."""
-        reader = Subscription(self, maxlen)
+    def subscribe(
+        self, maxlen: int = 1, on_drop: Callable[[], None] | None = None
+    ) -> Subscription[T]:
+        """A new reader that keeps at most `maxlen` unread items, the newest ones.
+
+        `on_drop` is called for each that was displaced.
+        """
+        reader = Subscription(self, maxlen, on_drop)
         if self._closed:
             reader.end()
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, cast
 
 import av
 import structlog
@@ -58,6 +58,14 @@ class EncodedFrame:
         """Ticks of 1/90000 s; RTP adds an origin of its own for each viewer."""
         assert self.packet.pts is not None
         return self.packet.pts
+
+
+def framed(data: bytes, rtp_time: int, keyframe: bool, captured: float) -> EncodedFrame:
+    """A frame from its bytes, which somebody else encoded."""
+    packet = cast("av.Packet[VideoStream]", av.Packet(data))
+    packet.pts = packet.dts = rtp_time
+    packet.time_base = TIME_BASE
+    return EncodedFrame(packet, keyframe, captured)
 
 
 class VideoEncoder:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import cv2
 
@@ -17,13 +17,17 @@ from stream_server.publish.encode import Codec, EncodedFrame, EncodeOptions
 from stream_server.publish.rendition import (
     SIZES,
     Rendition,
+    RenditionName,
     Size,
     SourceRendition,
     VideoRendition,
     VideoSubscription,
+    Watcher,
     resized,
 )
 from stream_server.telemetry.metrics import StreamMetrics
+
+SomeWatcher = TypeVar("SomeWatcher", bound=Watcher)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,47 +86,58 @@ class Publisher:
         """Those of them who see the annotated pictures."""
         return self.viewers - len(self.source.viewers)
 
-    def _subscriptions(self) -> set[VideoSubscription]:
+    def _subscriptions(self) -> set[Watcher]:
         """One who moves from a rendition to another is in both."""
         everywhere = (*self._renditions.values(), self.source)
         return {viewer for rendition in everywhere for viewer in rendition.viewers}
 
-    def watch(self, codec: Codec, size: Size = "full") -> VideoSubscription:
-        """A new viewer of the annotated pictures. Raises `TooManyStreams` at the limit."""
-        return self._watch(self._renditions[codec, size])
+    def rendition(self, codec: Codec, name: RenditionName) -> Rendition:
+        """One of the forms. The camera's own is H.264 always."""
+        return self.source if name == "source" else self._renditions[codec, name]
 
-    def watch_source(self) -> VideoSubscription:
-        """A new viewer of the camera's own H.264.
+    def watch(self, codec: Codec, name: RenditionName = "full") -> VideoSubscription:
+        """A new viewer on this event loop; raises as `admit` does."""
 
-        Raises `ViewUnavailable` where browsers cannot play it, `TooManyStreams` at the limit.
+        def seat(rendition: Rendition, changed: Callable[[], None]) -> VideoSubscription:
+            return VideoSubscription(
+                rendition, changed, lambda count: self._metrics.dropped("viewer", "slow", count)
+            )
+
+        return self.admit(codec, name, seat)
+
+    def admit(
+        self,
+        codec: Codec,
+        name: RenditionName,
+        seat: Callable[[Rendition, Callable[[], None]], SomeWatcher],
+    ) -> SomeWatcher:
+        """A new viewer, which `seat` makes of its rendition and of what to call on each change.
+
+        Raises `TooManyStreams` at the limit, and `ViewUnavailable` for the camera's own H.264
+        where browsers cannot play it or may not see it.
         """
-        self.source.check()
-        return self._watch(self.source)
-
-    def move(self, viewer: VideoSubscription, codec: Codec, size: Size) -> None:
-        """Let a viewer of the annotated pictures go over to another size, at a key frame."""
-        viewer.move(self._renditions[codec, size])
-
-    def _watch(self, rendition: Rendition) -> VideoSubscription:
-        self._admit()
-        viewer = VideoSubscription(
-            rendition,
-            self._count_viewers,
-            lambda count: self._metrics.dropped("viewer", "slow", count),
-        )
+        rendition = self.rendition(codec, name)
+        if rendition is self.source:
+            self.source.check()
+        self._check_room()
+        viewer = seat(rendition, self._count_viewers)
         if self._closed:
             viewer.close()
         self._count_viewers()
         return viewer
 
+    def move(self, viewer: Watcher, codec: Codec, size: Size) -> None:
+        """Let a viewer of the annotated pictures go over to another size, at a key frame."""
+        viewer.move(self._renditions[codec, size])
+
     def watch_jpeg(self) -> JpegSubscription:
         """A new MJPEG viewer: the newest picture wins. Raises `TooManyStreams` at the limit."""
-        self._admit()
+        self._check_room()
         viewer = JpegSubscription(self._jpegs.subscribe(maxlen=1), self._count_viewers)
         self._count_viewers()
         return viewer
 
-    def _admit(self) -> None:
+    def _check_room(self) -> None:
         if self.viewers >= self._max_viewers:
             raise TooManyStreams(
                 f"this stream has its limit of {self._max_viewers} viewers: close one, or raise "

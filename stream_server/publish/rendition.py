@@ -1,31 +1,30 @@
-"""The forms in which a stream goes to its viewers, and each viewer's bounded queue of one."""
+"""The forms in which a stream goes to its viewers, and each viewer's place in one of them."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast
-
-import av
-from av.video.stream import VideoStream
+from typing import Literal
 
 from stream_server.errors import ViewUnavailable
 from stream_server.flow.latest import Closed
 from stream_server.frames import CameraPacket, Picture
 from stream_server.publish.encode import (
     CLOCK,
-    TIME_BASE,
     Codec,
     EncodedFrame,
     EncodeOptions,
     VideoEncoder,
+    framed,
 )
 from stream_server.telemetry.metrics import StreamMetrics
 
 Size = Literal["full", "half", "thumb"]
+RenditionName = Literal["full", "half", "thumb", "source"]
 SIZES: tuple[Size, ...] = ("full", "half", "thumb")
 
 # About two seconds at 30 frames/s: a viewer further behind sees old pictures, so it skips ahead.
@@ -39,29 +38,73 @@ TIMES_KEPT = 150
 RATE_SECONDS = 2.0
 
 
-class VideoSubscription:
-    """One viewer's bounded queue of encoded frames. On overflow it skips to the next key frame."""
+class FrameQueue:
+    """Encoded frames that wait, a key frame first. On overflow it skips to the next key frame."""
 
-    def __init__(
-        self,
-        rendition: Rendition,
-        changed: Callable[[], None],
-        on_drop: Callable[[int], None],
-    ) -> None:
-        """`changed` is called when it has left a rendition for another one or for good."""
-        self.rendition = rendition
-        self._next: Rendition | None = None
-        self._changed = changed
+    def __init__(self, ask_keyframe: Callable[[], None], on_drop: Callable[[int], None]) -> None:
+        self._ask_keyframe = ask_keyframe
         self._on_drop = on_drop
         self._frames: deque[EncodedFrame] = deque()
         self._ready = asyncio.Event()
         self._needs_keyframe = True
+        self._ended = False
+
+    def push(self, frame: EncodedFrame) -> None:
+        """Never blocks."""
+        if self._needs_keyframe:
+            if not frame.keyframe:
+                return
+            self._needs_keyframe = False
+        if len(self._frames) >= VIEWER_QUEUE:
+            self._on_drop(len(self._frames))
+            self._frames.clear()
+            self._needs_keyframe = not frame.keyframe
+            if self._needs_keyframe:
+                self._ask_keyframe()
+                return
+        self._frames.append(frame)
+        self._ready.set()
+
+    def cut(self, rtp_time: int) -> None:
+        """Take back what waits from this time stamp on."""
+        while self._frames and self._frames[-1].rtp_time >= rtp_time:
+            self._frames.pop()
+
+    async def next(self) -> EncodedFrame:
+        """The next frame in order. Raises `Closed` at the end."""
+        while not self._frames:
+            if self._ended:
+                raise Closed
+            self._ready.clear()
+            await self._ready.wait()
+        return self._frames.popleft()
+
+    def end(self) -> None:
+        """Wake a waiting `next` for the last time."""
+        self._ended = True
+        self._ready.set()
+
+
+class Watcher(ABC):
+    """A viewer's place in a rendition, from which it goes over to another at a key frame."""
+
+    def __init__(self, rendition: Rendition, changed: Callable[[], None]) -> None:
+        """`changed` is called when it has left a rendition for another one or for good."""
+        self.rendition = rendition
+        self._next: Rendition | None = None
+        self._changed = changed
         self.ended = asyncio.Event()
         rendition.viewers.add(self)
         rendition.request_keyframe()
 
+    @abstractmethod
+    def take(self, frame: EncodedFrame) -> None:
+        """The next frame of the rendition it is in; never blocks."""
+
     def move(self, rendition: Rendition) -> None:
         """Go over to another rendition of the same codec with its next key frame."""
+        if self.ended.is_set():
+            return
         if self._next is not None:
             self._next.viewers.discard(self)
         self._next = None if rendition is self.rendition else rendition
@@ -72,57 +115,59 @@ class VideoSubscription:
     def push(self, frame: EncodedFrame, rendition: Rendition) -> None:
         """Called by a rendition for each of its frames."""
         if rendition is self._next and frame.keyframe:
-            self._arrive(rendition, frame)
-        if rendition is not self.rendition:
-            return
-        if self._needs_keyframe:
-            if not frame.keyframe:
-                return
-            self._needs_keyframe = False
-        if len(self._frames) >= VIEWER_QUEUE:
-            self._on_drop(len(self._frames))
-            self._frames.clear()
-            self._needs_keyframe = not frame.keyframe
-            if self._needs_keyframe:
-                self.rendition.request_keyframe()
-                return
-        self._frames.append(frame)
-        self._ready.set()
+            self.arrive(rendition, frame)
+        if rendition is self.rendition:
+            self.take(frame)
 
-    def _arrive(self, rendition: Rendition, first: EncodedFrame) -> None:
+    def arrive(self, rendition: Rendition, first: EncodedFrame) -> None:
+        """`first` is the key frame with which it goes over."""
         self.rendition.viewers.discard(self)
         self.rendition, self._next = rendition, None
-        # The same picture may wait already as it was before.
-        while self._frames and self._frames[-1].rtp_time >= first.rtp_time:
-            self._frames.pop()
         self._changed()
-
-    async def next(self) -> EncodedFrame:
-        """The next frame in order, a key frame first. Raises `Closed` at the end."""
-        while not self._frames:
-            if self.ended.is_set():
-                raise Closed
-            self._ready.clear()
-            await self._ready.wait()
-        return self._frames.popleft()
 
     def request_keyframe(self) -> None:
         """The viewer lost a picture and asks for a fresh start."""
         self.rendition.request_keyframe()
 
-    def end(self) -> None:
-        """Wake a waiting `next` for the last time."""
-        self.ended.set()
-        self._ready.set()
-
     def close(self) -> None:
         """Leave the rendition. Idempotent."""
         if not self.ended.is_set():
-            self.end()
+            self.ended.set()
             for rendition in (self.rendition, self._next):
                 if rendition is not None:
                     rendition.viewers.discard(self)
             self._changed()
+
+
+class VideoSubscription(Watcher):
+    """A viewer on this event loop, with its bounded queue of encoded frames."""
+
+    def __init__(
+        self,
+        rendition: Rendition,
+        changed: Callable[[], None],
+        on_drop: Callable[[int], None],
+    ) -> None:
+        self._queue = FrameQueue(self.request_keyframe, on_drop)
+        super().__init__(rendition, changed)
+
+    def take(self, frame: EncodedFrame) -> None:
+        """Let it wait for `next`."""
+        self._queue.push(frame)
+
+    def arrive(self, rendition: Rendition, first: EncodedFrame) -> None:
+        """The same picture may wait already as it was before."""
+        self._queue.cut(first.rtp_time)
+        super().arrive(rendition, first)
+
+    async def next(self) -> EncodedFrame:
+        """The next frame in order, a key frame first. Raises `Closed` at the end."""
+        return await self._queue.next()
+
+    def close(self) -> None:
+        """Leave the rendition and wake a waiting `next`. Idempotent."""
+        self._queue.end()
+        super().close()
 
 
 @dataclass(slots=True)
@@ -149,9 +194,10 @@ class BitRate:
 class Rendition:
     """One encoded form of the stream and its viewers. Event loop only, unless said otherwise."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.viewers: set[VideoSubscription] = set()
+    def __init__(self, codec: Codec, name: RenditionName) -> None:
+        self.codec: Codec = codec
+        self.name: RenditionName = name
+        self.viewers: set[Watcher] = set()
         self.bits = BitRate(deque())
 
     def request_keyframe(self) -> None:
@@ -171,8 +217,7 @@ class VideoRendition(Rendition):
     def __init__(
         self, codec: Codec, size: Size, options: EncodeOptions, metrics: StreamMetrics
     ) -> None:
-        super().__init__(size)
-        self.codec: Codec = codec
+        super().__init__(codec, size)
         self.size: Size = size
         self._options = options
         self._metrics = metrics
@@ -216,7 +261,7 @@ class SourceRendition(Rendition):
 
     def __init__(self, on_drop: Callable[[int], None], withheld: str | None = None) -> None:
         """`withheld`: why nobody may ever see it; nothing is taken in then."""
-        super().__init__("source")
+        super().__init__("h264", "source")
         self._withheld = withheld
         self._loop = asyncio.get_running_loop()
         self._on_drop = on_drop
@@ -294,10 +339,7 @@ class SourceRendition(Rendition):
         self._times[packet.captured] = self._last_time
         while len(self._times) > TIMES_KEPT:
             self._times.popitem(last=False)
-        made = cast("av.Packet[VideoStream]", av.Packet(packet.data))
-        made.pts = made.dts = self._last_time
-        made.time_base = TIME_BASE
-        return EncodedFrame(made, packet.keyframe, packet.captured)
+        return framed(packet.data, self._last_time, packet.keyframe, packet.captured)
 
 
 def resized(picture: Picture, size: Size) -> Picture:

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from aioice import Connection
@@ -24,7 +24,7 @@ from aiortc.rtcicetransport import candidate_to_aioice, connection_kwargs
 
 from stream_server.errors import MalformedBody, NegotiationError
 from stream_server.rtc.internals import present_connection, restart_ice, survive_ice_restart
-from stream_server.rtc.sdp import IceFragment, Offer, VideoCodec
+from stream_server.rtc.sdp import IceFragment, Offer, VideoCodec, ice_username
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +39,29 @@ class IceServer:
     urls: tuple[str, ...]
     username: str | None = None
     credential: str | None = None
+
+
+class Session(Protocol):
+    """What signalling asks of a peer, in whichever process it lives. `closed`: it is over."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def etag(self) -> str: ...
+    @property
+    def closed(self) -> asyncio.Event: ...
+
+    async def trickle(self, fragment: IceFragment) -> None:
+        """Add the candidates of the present ICE session. Raises `MalformedBody`."""
+
+    def is_restart(self, fragment: IceFragment) -> bool:
+        """Whether the fragment begins a new ICE session."""
+
+    async def restart(self, fragment: IceFragment) -> str:
+        """Begin a new ICE session; returns our side of it as a trickle-ICE fragment."""
+
+    async def close(self) -> None:
+        """End it. Idempotent."""
 
 
 class Peer:
@@ -87,7 +110,7 @@ class Peer:
         except BaseException:
             await self.close()
             raise
-        self._remote_username = _username(offer.sdp)
+        self._remote_username = ice_username(offer.sdp)
         self.spawn(self._give_up_connecting())
         return self.connection.localDescription.sdp
 
@@ -189,10 +212,3 @@ def only(transceiver: RTCRtpTransceiver, codec: VideoCodec) -> None:
 
 def _new_etag() -> str:
     return f'"{secrets.token_hex(8)}"'
-
-
-def _username(sdp: str) -> str:
-    for line in sdp.splitlines():
-        if line.startswith("a=ice-ufrag:"):
-            return line.partition(":")[2].strip()
-    return ""

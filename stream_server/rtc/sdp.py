@@ -26,8 +26,9 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class IceFragment:
-    """A trickle-ICE fragment: credentials, candidates, and whether these were the last."""
+    """A trickle-ICE fragment: its text, and in it credentials, candidates, whether all came."""
 
+    text: str
     username: str
     password: str
     candidates: tuple[RTCIceCandidate, ...]
@@ -67,6 +68,14 @@ def read_offer(sdp: str, *, role: Literal["publish", "view"]) -> Offer:
     return Offer(sdp, codecs)
 
 
+def ice_username(sdp: str) -> str:
+    """That of the ICE session which a description belongs to; empty if it names none."""
+    for line in sdp.splitlines():
+        if line.startswith("a=ice-ufrag:"):
+            return line.partition(":")[2].strip()
+    return ""
+
+
 def supported_codecs(video: MediaDescription) -> tuple[VideoCodec, ...]:
     """Which of our codecs a video section offers, in its order."""
     found: dict[VideoCodec, None] = {}
@@ -101,7 +110,7 @@ def read_fragment(text: str) -> IceFragment:
         raise MalformedBody("the fragment lacks a=ice-ufrag or a=ice-pwd")
     if len(candidates) > MAX_CANDIDATES:
         raise MalformedBody(f"the fragment has over {MAX_CANDIDATES} candidates")
-    return IceFragment(username, password, tuple(candidates), end)
+    return IceFragment(text, username, password, tuple(candidates), end)
 
 
 def _candidate(value: str, mid: str | None) -> RTCIceCandidate:

@@ -306,6 +306,19 @@ class WebRtc(Section):
     max_bitrate: int = Field(
         default=2_500_000, ge=50_000, le=50_000_000, description="asked of publishers (bit/s)"
     )
+    viewer_processes: int | None = Field(
+        default=None,
+        ge=0,
+        le=64,
+        description="most further processes for viewers' connections; null: one for four cores",
+    )
+    viewers_per_process: int = Field(
+        default=100,
+        ge=1,
+        le=10_000,
+        description="viewers that the service itself and each process take before the next one "
+        "is started",
+    )
 
 
 class Detector(Section):

@@ -106,6 +106,18 @@ class Metrics:
             buckets=LAG_BUCKETS,
             registry=registry,
         )
+        self._loop_viewers = Gauge(
+            "maskstream_event_loop_viewers",
+            "WebRTC viewers whose connections an event loop has",
+            ["loop"],
+            registry=registry,
+        )
+        self._processes_lost = Counter(
+            "maskstream_viewer_processes_lost_total",
+            "Processes for viewers that ended by themselves, hung, or did not come up",
+            ["loop"],
+            registry=registry,
+        )
         self._http = Counter(
             "maskstream_http_requests_total",
             "HTTP requests answered",
@@ -235,6 +247,14 @@ class Metrics:
     def loop_lag(self, loop: str, seconds: float) -> None:
         """An event loop came so late to what was due."""
         self._loop_lag.labels(loop).observe(seconds)
+
+    def loop_viewers(self, loop: str, count: Callable[[], float]) -> None:
+        """Export `count()` viewers of an event loop, read at each scrape."""
+        self._loop_viewers.labels(loop).set_function(count)
+
+    def viewer_process_lost(self, loop: str) -> None:
+        """A process for viewers ended unasked."""
+        self._processes_lost.labels(loop).inc()
 
     def http(self, method: str, route: str, status: int) -> None:
         """One HTTP request; `route` is the route's template, never the path that was asked for."""

@@ -22,6 +22,7 @@ from stream_server.errors import (
     MaskstreamError,
     NegotiationError,
     Overloaded,
+    SessionEnded,
     SourceError,
     SourceUnsupported,
     StateNotSaved,
@@ -64,6 +65,7 @@ _KINDS: dict[type[MaskstreamError], tuple[int, str]] = {
     SourceError: (502, "Source unavailable"),
     InvalidPicture: (422, "Unreadable picture"),
     Overloaded: (503, "Overloaded"),
+    SessionEnded: (404, "Not found"),
     NegotiationError: (422, "Offer cannot be answered"),
     MalformedBody: (400, "Malformed body"),
 }

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
 
-from stream_server.rtc.peer import IceServer, Peer
+from stream_server.errors import SessionEnded
+from stream_server.rtc.peer import IceServer, Peer, Session
 from stream_server.rtc.sdp import MAX_SDP_BYTES, read_fragment
 from stream_server.web.problems import problem
 
@@ -16,35 +17,37 @@ FRAGMENT = "application/trickle-ice-sdpfrag"
 
 
 class Sessions:
-    """The peers of one endpoint by their secret id. Sessions forget themselves when they end."""
+    """Those of one endpoint by their secret id. Sessions forget themselves when they end."""
 
     def __init__(self, ice_servers: Sequence[IceServer]) -> None:
         self.ice_servers = tuple(ice_servers)
-        self._peers: dict[tuple[str, str], Peer] = {}
+        self._open: dict[tuple[str, str], Session] = {}
 
     def open(self) -> Peer:
         """A new peer, known here once `keep` is called."""
         return Peer(self.ice_servers)
 
-    def keep(self, stream: str, peer: Peer) -> None:
-        """Find the peer again by stream and id, until it is closed."""
+    def keep(self, stream: str, session: Session) -> None:
+        """Find the session again by stream and id, until it is closed."""
         self._forget_closed()
-        self._peers[stream, peer.id] = peer
+        self._open[stream, session.id] = session
 
-    def find(self, stream: str, session: str) -> Peer | None:
-        """The open peer, or None."""
+    def find(self, stream: str, session: str) -> Session:
+        """The open session. Raises `SessionEnded`."""
         self._forget_closed()
-        return self._peers.get((stream, session))
+        if (stream, session) not in self._open:
+            raise SessionEnded("this session has ended, or never was: POST a new offer")
+        return self._open[stream, session]
 
     def _forget_closed(self) -> None:
-        for key, peer in tuple(self._peers.items()):
-            if peer.closed.is_set():
-                del self._peers[key]
+        for key, session in tuple(self._open.items()):
+            if session.closed.is_set():
+                del self._open[key]
 
     async def close(self) -> None:
-        """Close every peer. Idempotent."""
-        await asyncio.gather(*(peer.close() for peer in self._peers.values()))
-        self._peers.clear()
+        """Close every session. Idempotent."""
+        await asyncio.gather(*(session.close() for session in self._open.values()))
+        self._open.clear()
 
 
 async def read_body(request: Request, expected: str) -> str | Response:
@@ -70,11 +73,11 @@ async def read_body(request: Request, expected: str) -> str | Response:
         return problem(400, "Bad request", "the body is not UTF-8 text: send plain SDP")
 
 
-def created(request: Request, peer: Peer, answer: str, sessions: Sessions) -> Response:
+def created(request: Request, session: Session, answer: str, sessions: Sessions) -> Response:
     """201 with the answer and the headers that WHIP and WHEP ask for."""
     response = Response(answer, 201, media_type=SDP)
-    response.headers["Location"] = f"{request.url.path}/{peer.id}"
-    response.headers["ETag"] = peer.etag
+    response.headers["Location"] = f"{request.url.path}/{session.id}"
+    response.headers["ETag"] = session.etag
     response.headers["Accept-Patch"] = FRAGMENT
     add_ice_links(response, sessions.ice_servers)
     return response
@@ -114,36 +117,31 @@ def session_routes(kind: str, sessions: Sessions) -> APIRouter:
 
     @router.delete(f"/{kind}/{{stream}}/{{session}}")
     async def hang_up(stream: str, session: str) -> Response:
-        peer = sessions.find(stream, session)
-        if peer is None:
-            return _unknown_session()
-        await peer.close()
+        await sessions.find(stream, session).close()
         return Response(status_code=200)
 
     @router.patch(f"/{kind}/{{stream}}/{{session}}")
     async def trickle(stream: str, session: str, request: Request) -> Response:
-        peer = sessions.find(stream, session)
-        if peer is None:
-            return _unknown_session()
+        found = sessions.find(stream, session)
         body = await read_body(request, FRAGMENT)
         if isinstance(body, Response):
             return body
-        return await patch(peer, body, request.headers.get("if-match"))
+        return await patch(found, body, request.headers.get("if-match"))
 
     return router
 
 
-async def patch(peer: Peer, body: str, if_match: str | None) -> Response:
+async def patch(session: Session, body: str, if_match: str | None) -> Response:
     """Trickle ICE with the session's entity tag, or an ICE restart with `If-Match: *`."""
     fragment = read_fragment(body)
-    restart = peer.is_restart(fragment)
+    restart = session.is_restart(fragment)
     if if_match is None:
         return problem(
             428,
             "Precondition required",
             f"send If-Match: {'*' if restart else 'the ETag of the session'}",
         )
-    if if_match.strip() != ("*" if restart else peer.etag):
+    if if_match.strip() != ("*" if restart else session.etag):
         return problem(
             412,
             "Precondition failed",
@@ -151,11 +149,7 @@ async def patch(peer: Peer, body: str, if_match: str | None) -> Response:
             "takes If-Match: *",
         )
     if not restart:
-        await peer.trickle(fragment)
+        await session.trickle(fragment)
         return Response(status_code=204)
-    answer = await peer.restart(fragment)
-    return Response(answer, 200, media_type=FRAGMENT, headers={"ETag": peer.etag})
-
-
-def _unknown_session() -> Response:
-    return problem(404, "Not found", "this session has ended, or never was: POST a new offer")
+    answer = await session.restart(fragment)
+    return Response(answer, 200, media_type=FRAGMENT, headers={"ETag": session.etag})

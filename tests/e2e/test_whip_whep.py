@@ -24,6 +24,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 DROPS = ("superseded", "decoder_behind")
 DEMO = ("--source", "demo=demo:")
+LAGS = "maskstream_event_loop_lag_seconds_count"
+SPREAD = {
+    "MASKSTREAM__WEBRTC__VIEWER_PROCESSES": "2",
+    "MASKSTREAM__WEBRTC__VIEWERS_PER_PROCESS": "1",
+}
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
@@ -83,7 +88,8 @@ async def whep_viewer(
         known = RTCRtpReceiver.getCapabilities("video").codecs
         video.setCodecPreferences([codec for codec in known if codec.mimeType in codecs])
         await peer.setLocalDescription(await peer.createOffer())
-        async with httpx.AsyncClient() as client:
+        # A process for viewers may have to be started first.
+        async with httpx.AsyncClient(timeout=30) as client:
             answer = await client.post(
                 f"{base}/whep/{stream}",
                 content=peer.localDescription.sdp,
@@ -136,18 +142,23 @@ def test_ffmpeg_publishes_by_whip(server: Any, tmp_path: Path, face_clip: Path) 
     wait_until(lambda: status(running.url, "encoder").get("state") != "live", 40)
 
 
-async def test_ten_viewers_cost_one_encode(server: Any) -> None:
-    running = server(*DEMO)
+@pytest.mark.parametrize("env", [{}, SPREAD], ids=["one-loop", "three-loops"])
+async def test_ten_viewers_cost_one_encode(server: Any, env: dict[str, str]) -> None:
+    running = server(*DEMO, env=env)
     received: list[list[int]] = [[] for _ in range(10)]
     before = metric(running.url, "maskstream_encodes_total", stream="demo", codec="vp8")
     assert before == 0
-    await asyncio.gather(*(watch(running.url, "demo", 40, frames) for frames in received))
+    # On a busy machine they would take another size.
+    wish = "demo?rendition=full"
+    await asyncio.gather(*(watch(running.url, wish, 40, frames) for frames in received))
     published = metric(running.url, "maskstream_frames_published_total", stream="demo")
     encodes = sum(
         metric(running.url, "maskstream_encodes_total", stream="demo", codec=codec)
         for codec in ("h264", "vp8")
     )
     assert all(len(frames) == 40 for frames in received)
+    lags = [metric(running.url, LAGS, loop=name) for name in ("main", "viewers-1", "viewers-2")]
+    assert [count > 0 for count in lags] == [True, *[bool(env)] * 2]
     assert encodes == pytest.approx(published, abs=2)
     assert encodes < 150  # ten encodes of forty frames each would be four hundred
     await asyncio.sleep(1)
@@ -342,6 +353,82 @@ def test_chromium_publishes_trickles_and_restarts_ice(
             == 200
         )
         wait_until(lambda: status(running.url, "chromium").get("state") != "live")
+
+
+WATCH = """
+async () => {
+  const peer = window.peer = new RTCPeerConnection();
+  peer.addTransceiver('video', {direction: 'recvonly'});
+  peer.ontrack = (event) => {
+    document.getElementById('v').srcObject = new MediaStream([event.track]);
+  };
+  window.told = [];
+  const channel = peer.createDataChannel('faces');
+  channel.onmessage = (event) => window.told.push(JSON.parse(event.data));
+  await peer.setLocalDescription(await peer.createOffer());
+  const answer = await fetch('/whep/demo', {method: 'POST', body: peer.localDescription.sdp,
+    headers: {'Content-Type': 'application/sdp'}});
+  if (answer.status !== 201) throw new Error(await answer.text());
+  window.session = {url: answer.headers.get('Location'), etag: answer.headers.get('ETag')};
+  window.answer = await answer.text();
+  await peer.setRemoteDescription({type: 'answer', sdp: window.answer});
+  await new Promise((done) => {
+    if (peer.iceGatheringState === 'complete') return done();
+    peer.onicegatheringstatechange = () => peer.iceGatheringState === 'complete' && done();
+  });
+  window.trickled = (await window.patch(window.session.etag)).status;
+}
+"""
+# The share of messages that name a frame which was shown, by its RTP time stamp.
+EXACT = """
+() => new Promise((done) => {
+  const video = document.getElementById('v'), shown = new Set();
+  function look(now, metadata) {
+    shown.add(metadata.rtpTimestamp);
+    if (shown.size < 60) return video.requestVideoFrameCallback(look);
+    const told = window.told.filter((m) => m.rtp_time !== null).slice(-40, -10);
+    done(told.filter((m) => shown.has(m.rtp_time)).length / told.length);
+  }
+  video.requestVideoFrameCallback(look);
+})
+"""
+
+
+async def test_chromium_watches_and_restarts_ice_through_a_process(
+    server: Any, chromium: Any
+) -> None:
+    running = server(*DEMO, env=SPREAD)
+    async with whep_viewer(running.url, "demo"):  # takes the main loop's only place
+        await asyncio.to_thread(chromium_watches, running, chromium)
+
+
+def chromium_watches(running: Any, chromium: Any) -> None:
+    def in_process() -> float:
+        return metric(running.url, "maskstream_event_loop_viewers", loop="viewers-1")
+
+    with chromium() as browser:
+        page = browser.new_page()
+        open_lab(page, running.url)
+        page.evaluate(PATCH)
+        page.evaluate(WATCH)
+        assert in_process() == 1
+        assert page.evaluate("() => window.trickled") == 204
+        wait_until(lambda: page.evaluate(SHOWN)[1] > 2, 30)
+        assert page.evaluate(SHOWN)[0] == 1280
+        assert page.evaluate(EXACT) > 0.7
+
+        etag = page.evaluate("() => window.session.etag")
+        restarted = page.evaluate(RESTART)
+        assert (restarted["stale"], restarted["status"]) == (412, 200)
+        assert restarted["etag"] != etag
+        shown = page.evaluate(SHOWN)[1]
+        wait_until(lambda: page.evaluate(SHOWN)[1] > shown + 2)
+        assert page.evaluate("() => window.peer.connectionState") == "connected"
+
+        hang_up = "() => fetch(window.session.url, {method: 'DELETE'}).then((r) => r.status)"
+        assert page.evaluate(hang_up) == 200
+        assert in_process() == 0
+        assert page.evaluate(hang_up) == 404
 
 
 def test_publishing_is_told_what_is_wrong(server: Any) -> None:

@@ -55,9 +55,9 @@ class House:
 
 @asynccontextmanager
 async def build(
-    tmp_path: Path, limits: WebLimits | None = None, **options: Any
+    tmp_path: Path, limits: WebLimits | None = None, *, viewers: int = 2, **options: Any
 ) -> AsyncIterator[House]:
-    """A running house; `options` go to create_app."""
+    """A running house with room for `viewers` of each stream; `options` go to create_app."""
     metrics, analyser = Metrics(), FakeAnalyser()
     reason: list[str | None] = [None]
     with ThreadPoolExecutor(2) as workers:
@@ -66,7 +66,7 @@ async def build(
             analyser,  # type: ignore[arg-type]
             metrics,
             workers,
-            StreamOptions(max_streams=4, max_viewers=2),
+            StreamOptions(max_streams=4, max_viewers=viewers),
             store=tmp_path / "streams.json",
         )
         services = Services(

@@ -221,7 +221,7 @@ async def test_the_cameras_own_video_of_a_private_stream_is_withheld_for_good(ho
         source.offer(CameraPacket(b"\0\0\1\x65", True, time.monotonic(), 0))
         assert "privacy: blur" in (stream.status().source_view_refusal or "")
         with pytest.raises(ViewUnavailable, match="view=annotated"):
-            stream.publisher.watch_source()
+            stream.publisher.watch("h264", "source")
 
 
 async def test_a_lost_camera_is_tried_again_without_end_and_comes_back(house: House) -> None:

@@ -274,7 +274,7 @@ async def test_a_cameras_own_packets_go_untouched_from_a_key_frame_on(
     publisher: Publisher, metrics: StreamMetrics
 ) -> None:
     publisher.source.offer(camera_packet(0, keyframe=True))
-    first = publisher.watch_source()
+    first = publisher.watch("h264", "source")
     for number in range(1, 8):
         publisher.source.offer(camera_packet(number, keyframe=number % 4 == 0))
         await asyncio.sleep(0)
@@ -293,7 +293,7 @@ async def test_what_is_kept_of_a_camera_is_bounded_while_the_loop_is_busy(
     publisher: Publisher, metrics: StreamMetrics
 ) -> None:
     publisher.source.offer(camera_packet(0, keyframe=True))
-    viewer = publisher.watch_source()
+    viewer = publisher.watch("h264", "source")
     publisher.source.offer(camera_packet(1, keyframe=True))
     await asyncio.sleep(0)
     await take(viewer, 1)
@@ -308,18 +308,18 @@ async def test_what_is_kept_of_a_camera_is_bounded_while_the_loop_is_busy(
 
 async def test_the_source_view_is_refused_with_the_reason(publisher: Publisher) -> None:
     with pytest.raises(ViewUnavailable, match=r"no H\.264 yet.*view=annotated"):
-        publisher.watch_source()
+        publisher.watch("h264", "source")
     publisher.source.offer(camera_packet(0, keyframe=True))
-    viewer = publisher.watch_source()
+    viewer = publisher.watch("h264", "source")
     publisher.source.refuse("it has B-frames")
     await asyncio.sleep(0)
     with pytest.raises(Closed):
         await viewer.next()
     assert publisher.viewers == 0
     with pytest.raises(ViewUnavailable, match="B-frames"):
-        publisher.watch_source()
+        publisher.watch("h264", "source")
     publisher.source.offer(camera_packet(0, keyframe=True))  # another run, set right
-    publisher.watch_source()
+    publisher.watch("h264", "source")
 
 
 async def test_a_camera_without_key_frames_is_refused(publisher: Publisher) -> None:
@@ -327,14 +327,14 @@ async def test_a_camera_without_key_frames_is_refused(publisher: Publisher) -> N
     for number in range(1, 131):
         publisher.source.offer(camera_packet(number))
     with pytest.raises(ViewUnavailable, match="key frame is 13 s old"):
-        publisher.watch_source()
+        publisher.watch("h264", "source")
 
 
 async def test_a_camera_come_back_a_little_behind_does_not_turn_time_back(
     publisher: Publisher,
 ) -> None:
     publisher.source.offer(camera_packet(9, keyframe=True))
-    viewer = publisher.watch_source()
+    viewer = publisher.watch("h264", "source")
     for number in (9, 5, 6, 12):
         publisher.source.offer(camera_packet(number, keyframe=number in (9, 5)))
         await asyncio.sleep(0)

@@ -4,102 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCSessionDescription
-from aiortc.rtp import RTCP_PSFB_APP, RtcpPsfbPacket, pack_remb_fci
+from aiortc.mediastreams import MediaStreamError
 
 from stream_server.streams import SourceSpec
-from stream_server.web.signalling import Sessions
-from stream_server.web.whep import whep_routes
 from tests.fakes.camera import RTP_STEP, WIDTH
 from tests.fakes.house import House, add_demo, build, in_process, until
+from tests.fakes.watching import Watching, offer, open_to_viewers, placed, post, watching
+
+ROOM = 9
+
+
+@pytest.fixture(params=["main", "viewers-1"])
+def loop(request: pytest.FixtureRequest) -> str:
+    """The event loop on which all viewers are: the test's own, or a process's."""
+    return str(request.param)
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
-    async with build(tmp_path) as made:
-        sessions = Sessions([])
-        made.app.include_router(whep_routes(made.hub, sessions, made.metrics))
+async def house(loop: str, tmp_path: Path) -> AsyncIterator[House]:
+    async with (
+        build(tmp_path) as made,
+        open_to_viewers(made, room=ROOM, elsewhere=0 if loop == "main" else ROOM),
+    ):
         await add_demo(made)
         yield made
-        await sessions.close()
 
 
-class Watching:
-    """A connected viewer, what its channel said, and the RTP time stamps that came."""
-
-    def __init__(self, peer: RTCPeerConnection) -> None:
-        self.peer = peer
-        self.channel = peer.createDataChannel("faces", ordered=False, maxRetransmits=0)
-        self.messages: list[dict[str, Any]] = []
-        self.channel.on("message", lambda text: self.messages.append(json.loads(text)))
-        self.stamps: list[int] = []
-
-    @property
-    def receiver(self) -> RTCRtpReceiver:
-        return self.peer.getReceivers()[0]
-
-    def overhear(self) -> None:
-        handle = self.receiver._handle_rtp_packet
-
-        async def listen(packet: Any, arrival_time_ms: int) -> None:
-            self.stamps.append(packet.timestamp)
-            await handle(packet, arrival_time_ms)
-
-        self.receiver._handle_rtp_packet = listen
-
-    async def width(self) -> int:
-        frame = await asyncio.wait_for(self.receiver.track.recv(), 10)
-        return int(frame.width)
-
-    async def remb(self, bits: int) -> None:
-        for ssrc in self.receiver._RTCRtpReceiver__remote_streams:
-            packet = RtcpPsfbPacket(RTCP_PSFB_APP, ssrc=0, media_ssrc=0)
-            packet.fci = pack_remb_fci(bits, [ssrc])
-            await self.receiver._send_rtcp(packet)
-
-
-async def post(house: House, query: str, sdp: str, name: str = "lobby") -> httpx.Response:
-    async with in_process(house.app) as client:
-        return await client.post(
-            f"/whep/{name}{query}", content=sdp, headers={"content-type": "application/sdp"}
-        )
-
-
-@asynccontextmanager
-async def watching(house: House, query: str = "", name: str = "lobby") -> AsyncIterator[Watching]:
-    peer = RTCPeerConnection()
-    try:
-        peer.addTransceiver("video", direction="recvonly")
-        viewer = Watching(peer)
-        await peer.setLocalDescription(await peer.createOffer())
-        answer = await post(house, query, peer.localDescription.sdp, name)
-        assert answer.status_code == 201, answer.text
-        viewer.overhear()
-        await peer.setRemoteDescription(RTCSessionDescription(answer.text, "answer"))
-        yield viewer
-    finally:
-        await peer.close()
-
-
-async def offer(codec: str | None = None) -> str:
-    peer = RTCPeerConnection()
-    video = peer.addTransceiver("video", direction="recvonly")
-    if codec is not None:
-        known = RTCRtpReceiver.getCapabilities("video").codecs
-        video.setCodecPreferences([each for each in known if each.mimeType == codec])
-    await peer.setLocalDescription(await peer.createOffer())
-    sdp = str(peer.localDescription.sdp)
-    await peer.close()
-    return sdp
+def here(house: House, loop: str) -> float:
+    """How many viewers the test has on the loop where they are to be, and none on the other."""
+    on_main, in_process = placed(house, "main"), placed(house, "viewers-1")
+    assert (loop == "main" and in_process == 0) or on_main == ROOM
+    return on_main if loop == "main" else in_process
 
 
 async def test_each_verdict_names_the_rtp_time_of_its_frame(house: House) -> None:
@@ -192,3 +133,107 @@ async def test_the_pages_clock_is_answered_and_its_latency_counted(house: House)
         await until(lambda: shown._sum.get() > 0)
         assert shown._sum.get() == pytest.approx(0.08)
         assert viewer.peer.connectionState == "connected"
+
+
+async def test_viewers_are_bounded_wherever_they_are(house: House, loop: str) -> None:
+    async with watching(house), watching(house):
+        refused = await post(house, "", await offer())
+        assert refused.status_code == 429
+        assert "limit of 2 viewers" in refused.json()["detail"]
+        status = house.hub.get("lobby").status()
+        assert (status.viewers, here(house, loop)) == (2, 2)
+        watched = {"stream": "lobby", "rendition": "full"}
+        value = house.metrics.registry.get_sample_value
+        assert value("maskstream_rendition_viewers", watched) == 2
+
+
+def fragment(sdp: str, **changed: str) -> str:
+    """Credentials and candidates of a description, what is `changed`, not what is empty."""
+    kept = [line[2:].partition(":")[::2] for line in sdp.splitlines() if line.startswith("a=")]
+    names = {"ice-ufrag", "ice-pwd", "candidate"}
+    values = {name: value for name, value in kept if name in names} | changed
+    return "\r\n".join([*(f"a={name}:{value}" for name, value in values.items() if value), ""])
+
+
+async def patch(
+    client: httpx.AsyncClient, session: str, body: str, if_match: str | None
+) -> httpx.Response:
+    headers = {"content-type": "application/trickle-ice-sdpfrag"}
+    given = {} if if_match is None else {"if-match": if_match}
+    return await client.patch(session, content=body, headers=headers | given)
+
+
+async def test_a_session_is_patched_and_ended(house: House, loop: str) -> None:
+    async with watching(house) as viewer, in_process(house.app) as client:
+        assert await viewer.width() == WIDTH
+        session, late = viewer.session, fragment(viewer.peer.localDescription.sdp)
+        body = fragment(late, candidate="")
+        renewed = fragment(late, **{"ice-ufrag": "anew", "ice-pwd": "p" * 22})
+        asked: list[tuple[str, str | None, int]] = [
+            (body, None, 428),
+            (body, '"other"', 412),
+            (body, viewer.etag, 204),
+            (late, viewer.etag, 400),  # its offer had said that there are no more
+            (fragment(body, candidate="nonsense"), viewer.etag, 400),
+            (renewed, viewer.etag, 412),
+        ]
+        for text, if_match, code in asked:
+            answer = await patch(client, session, text, if_match)
+            assert answer.status_code == code, (if_match, answer.text)
+        restarted = await patch(client, session, renewed, "*")
+        assert restarted.status_code == 200
+        assert "a=ice-ufrag:" in restarted.text
+        assert "a=candidate:" in restarted.text
+        assert restarted.headers["etag"] not in (viewer.etag, "")
+        assert (await patch(client, session, renewed, viewer.etag)).status_code == 412
+        assert (await patch(client, session, renewed, restarted.headers["etag"])).status_code == 204
+
+        assert (await client.delete(session)).status_code == 200
+        assert house.hub.get("lobby").publisher.viewers == 0
+        assert here(house, loop) == 0
+        for gone in (await client.delete(session), await patch(client, session, body, "*")):
+            assert gone.status_code == 404
+            assert "POST a new offer" in gone.json()["detail"]
+
+
+async def play_on(viewer: Watching) -> None:
+    while True:
+        await viewer.width()
+
+
+async def test_a_removed_stream_hangs_up_its_viewers(house: House, loop: str) -> None:
+    async with watching(house) as viewer:
+        assert await viewer.width() == WIDTH
+        await house.hub.remove("lobby")
+        with pytest.raises(MediaStreamError):
+            await play_on(viewer)
+        await until(lambda: here(house, loop) == 0)
+    text = house.metrics.render()[0].decode()
+    assert 'stream="lobby"' not in text, "what it was told late brought its series back"
+
+
+async def test_a_lost_picture_brings_a_key_frame(house: House) -> None:
+    def keyframes() -> float:
+        return float(house.metrics.keyframes.labels("lobby", "vp8", "full")._value.get()) + float(
+            house.metrics.keyframes.labels("lobby", "h264", "full")._value.get()
+        )
+
+    async with watching(house) as viewer:
+        await viewer.width()
+        await asyncio.sleep(0.5)
+        before = keyframes()
+        for _ in range(20):  # a burst counts as one
+            for ssrc in viewer.receiver._RTCRtpReceiver__remote_streams:
+                await viewer.receiver._send_rtcp_pli(ssrc)
+        await asyncio.sleep(0.25)
+        assert 1 <= keyframes() - before <= 2
+
+
+async def test_an_offer_that_cannot_be_answered_leaves_nothing_behind(
+    house: House, loop: str
+) -> None:
+    refused = await post(house, "", (await offer()).replace("a=rtcp-mux\r\n", ""))
+    assert refused.status_code == 422
+    assert "RTCP mux is not enabled" in refused.json()["detail"]
+    assert house.hub.get("lobby").publisher.viewers == 0
+    await until(lambda: here(house, loop) == 0)

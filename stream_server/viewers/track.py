@@ -1,22 +1,17 @@
-"""A WebRTC viewer: the shared encoded frames as a track, and the faces on a data channel."""
+"""The shared encoded frames as a track of aiortc's."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import av
-from aiortc import MediaStreamTrack, RTCDataChannel
+from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 from av.video.stream import VideoStream
 
 from stream_server.flow.latest import Closed
-from stream_server.frames import Analysis
 from stream_server.publish.encode import EncodedFrame
 from stream_server.publish.rendition import VideoSubscription
-
-FACES_CHANNEL = "faces"
-# A few frames' worth of JSON: a channel further behind would tell of pictures long gone.
-CHANNEL_BACKLOG = 32 * 1024
 
 
 class EncodedTrack(MediaStreamTrack):
@@ -49,20 +44,3 @@ class EncodedTrack(MediaStreamTrack):
         """Leave the rendition. Idempotent."""
         super().stop()
         self._subscription.close()
-
-
-async def tell_faces(
-    channel: RTCDataChannel,
-    analyses: AsyncIterator[Analysis],
-    encode: Callable[[Analysis], str],
-    on_drop: Callable[[], None],
-) -> None:
-    """Send each analysis as JSON until the channel closes; what a slow channel cannot take is
-    left out."""
-    async for analysis in analyses:
-        if channel.readyState != "open":
-            return
-        if channel.bufferedAmount > CHANNEL_BACKLOG:
-            on_drop()
-            continue
-        channel.send(encode(analysis))
