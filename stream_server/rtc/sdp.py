@@ -46,6 +46,9 @@ def read_offer(sdp: str, *, role: Literal["publish", "view"]) -> Offer:
             f"the body is not a valid SDP offer ({str(error)[:120] or type(error).__name__}): "
             "send what RTCPeerConnection.createOffer() made"
         ) from error
+    names = [media.rtp.muxId for media in session.media if media.rtp.muxId]
+    if len(names) > len(set(names)):
+        raise MalformedBody("two sections of the offer have the same a=mid: each needs its own")
     videos = [media for media in session.media if media.kind == "video" and media.port]
     if not videos:
         raise NegotiationError("the offer has no video section (m=video): add a video track")
@@ -53,7 +56,8 @@ def read_offer(sdp: str, *, role: Literal["publish", "view"]) -> Offer:
     wanted = {"publish": ("sendonly", "sendrecv"), "view": ("recvonly", "sendrecv")}[role]
     if video.direction not in wanted:
         raise NegotiationError(
-            f"the video section is {video.direction}: to {role}, offer it as {wanted[0]}"
+            f"the video section is {video.direction or 'without a direction'}: to {role}, "
+            f"offer it as a={wanted[0]}"
         )
     has_credentials = video.ice is not None and video.ice.usernameFragment
     if not has_credentials or video.dtls is None or not video.dtls.fingerprints:

@@ -44,6 +44,8 @@ async def test_what_an_offer_can_lack() -> None:
         (without_h264_and_vp8, "publish", "AV1, VP9"),
         (good.replace("a=ice-ufrag", "a=x"), "publish", "ICE credentials"),
         (good.replace("a=fingerprint", "a=x"), "publish", "fingerprint"),
+        (good.replace("a=sendonly\r\n", ""), "publish", "without a direction.*a=sendonly"),
+        (good + good[good.index("m=video") :], "publish", "the same a=mid"),
     ):
         with pytest.raises(NegotiationError, match=words):
             read_offer(sdp, role=role)
