@@ -38,8 +38,8 @@ def compare_cameras(most: int, seconds: float, clip: Path | None) -> tuple[Figur
     """1, 2, 3, 4, 6, 8, 12 … `most` cameras through ours and through each peer, in turns.
 
     A peer that held two counts in a row no more is not asked for greater ones. Its latencies are
-    counted kindly: from when FFmpeg gives the fastest frame out (`peers.judgements.walled`), ours
-    from the frame's first byte, about 33 ms before that.
+    counted kindly: from when FFmpeg gives the fastest frame out (`peers.judgements.walled`), about
+    33 ms after the frame's first byte, from which ours are counted.
     Gives ours at `most` cameras with the peers' and the ratios beside, and a table for people.
     """
     ours: list[Wall] = []
