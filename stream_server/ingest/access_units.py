@@ -9,7 +9,7 @@ foretold; that is believed only after it came true for many pictures in a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -103,14 +103,16 @@ class Assembler:
     the rest of that picture.
     """
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, on_spoilt: Callable[[], None]) -> None:
+        """`on_spoilt` is called for a picture that was given out without its end."""
         self._read = _h264 if codec == "h264" else _hevc
+        self._on_spoilt = on_spoilt
         self._foresight = Foresight()
         self._pieces: list[bytes] = []
         self._bytes = self._slices = 0
         self._stamp: int | None = None
         self._began = 0.0
-        self._is_key = self._in_slice = self._given = False
+        self._is_key = self._in_slice = self._given = self._spoilt = False
 
     def feed(self, piece: bytes, stamp: int | None, arrived: float) -> list[AccessUnit]:
         """The pictures that this piece shows to be complete: the one before, its own, or none.
@@ -130,6 +132,9 @@ class Assembler:
             self._is_key = self._is_key or nal.is_key
         if not self._given:
             self._add(piece, stamp, arrived)
+        elif self._in_slice and not self._spoilt:
+            self._spoilt = True
+            self._on_spoilt()
         ends = self._in_slice and self._foresight.ends(
             len(piece), self._slices, starts, self._is_key
         )
@@ -152,7 +157,7 @@ class Assembler:
         self._foresight.over(self._slices, is_key=self._is_key)
         self._pieces.clear()
         self._bytes = self._slices = 0
-        self._is_key = self._in_slice = self._given = False
+        self._is_key = self._in_slice = self._given = self._spoilt = False
 
     def _add(self, piece: bytes, stamp: int | None, arrived: float) -> None:
         if not self._pieces:

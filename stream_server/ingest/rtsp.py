@@ -28,6 +28,7 @@ from stream_server.errors import (
 )
 from stream_server.ingest.access_units import Assembler, Codec
 from stream_server.ingest.decode import (
+    DECODE_ERROR,
     EVERYTHING,
     Decoding,
     DropCounter,
@@ -307,7 +308,7 @@ class RtspSource:
         backlog = Backlog()
         relay = Relay(stream, self._packets)
         waited, asked = 0.0, time.monotonic()
-        whole = _pictures(stream)
+        whole = _pictures(stream, lambda: self._on_drop(DECODE_ERROR, 1))
         for piece in container.demux(stream):
             arrived = time.monotonic()
             if reader.stopped or piece.size == 0:
@@ -358,13 +359,13 @@ class RtspSource:
 
 
 def _pictures(
-    stream: VideoStream,
+    stream: VideoStream, on_spoilt: Callable[[], None]
 ) -> Callable[[Packet[VideoStream], float], Iterable[tuple[Packet[VideoStream], float]]]:
     """What turns a packet as it was read at some time into whole pictures, and when each began."""
     codec = _BY_PIECES.get(stream.codec_context.name)
     if codec is None:
         return lambda packet, arrived: [(packet, arrived)]
-    assembler = Assembler(codec)
+    assembler = Assembler(codec, on_spoilt)
     time_base = stream.time_base or Fraction(1, 90_000)
 
     def assembled(

@@ -217,6 +217,7 @@ async def test_a_camera_that_packs_otherwise_of_a_sudden_spoils_no_more_than_a_s
     for part in (whole, after):
         assert part == [(part[0] + n) % 100 for n in range(len(part))]
     assert len(after) > 40
+    assert sink.drops.get("decode_error", 0) >= 1, "a spoilt picture is counted"
 
 
 def _cut(payload: bytes) -> list[bytes]:

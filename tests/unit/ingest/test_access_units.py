@@ -48,11 +48,17 @@ def sent(pictures: Sequence[Sequence[bytes]], payload: int = MTU) -> Iterator[tu
                 yield piece, number
 
 
+spoilt: list[int] = []
+"""The stamps of pictures that `put_together` gave out without their end."""
+
+
 def put_together(
     pieces: Iterator[tuple[bytes, int]] | Sequence[tuple[bytes, int]], codec: Codec = "h264"
 ) -> tuple[list[AccessUnit], list[int]]:
     """The units, and how many pieces had come when each was given out."""
-    assembler, units, when = Assembler(codec), list[AccessUnit](), list[int]()
+    spoilt.clear()
+    assembler = Assembler(codec, lambda: spoilt.append(stamp))
+    units, when = list[AccessUnit](), list[int]()
     for count, (piece, stamp) in enumerate(pieces, start=1):
         for unit in assembler.feed(piece, stamp, float(count)):
             units.append(unit)
@@ -106,15 +112,15 @@ def test_one_wrong_word_costs_one_picture_and_a_longer_trial():
     quiet = [picture(330 + number % 5) for number in range(TRIAL + 5)]
     changed = [picture(330, 210 + number % 5) for number in range(3 * TRIAL)]
     units, when = put_together(sent(quiet + changed))
-    spoilt = [n for n, u in enumerate(units) if u.data != whole((quiet + changed)[n])]
-    assert spoilt == [len(quiet)]
+    cut = [n for n, u in enumerate(units) if u.data != whole((quiet + changed)[n])]
+    assert cut == spoilt == [len(quiet)]
     assert whole(changed[0]).startswith(units[len(quiet)].data)
     total = 4 * len(quiet) + 7 * len(changed)
     assert when[-1] == total - 6, "believed again too soon: the last has begun, 7 packets each"
 
 
 def test_uneven_packets_are_never_foretold():
-    assembler, out = Assembler("h264"), 0
+    assembler, out = Assembler("h264", pytest.fail), 0
     for number in range(4 * TRIAL):
         unit = nal(SLICE, 300, first=True)
         cut = 60 + 37 * number % 180
@@ -138,6 +144,7 @@ def test_filler_behind_a_picture_is_left_out_and_parameters_go_to_the_next():
     assert units[stamp + 1].data == whole([nal(AUD), nal(SPS), nal(IDR, 430, first=True)])
     assert units[stamp + 1].stamp == stamp + 1
     assert units[stamp + 2].data == whole([nal(SLICE, 330, first=True)]), "the word was right"
+    assert not spoilt
 
 
 def test_pictures_with_the_same_stamp_are_told_apart_by_their_first_slice():
@@ -179,7 +186,7 @@ def test_hevc():
 
 def test_pieces_that_never_end_are_let_go(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(access_units, "LARGEST", 1000)
-    assembler = Assembler("h264")
+    assembler = Assembler("h264", pytest.fail)
     given_out = [unit for _ in range(50) for unit in assembler.feed(b"\x55" * 100, 7, 0.0)]
     assert [len(unit.data) for unit in given_out] == [1100] * 4
 
