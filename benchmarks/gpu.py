@@ -224,10 +224,18 @@ async def measure_streams(
     detector = TorchCenterFaceDetector([lane(name) for name in devices])
     latencies: list[float] = []
     faces = 0
-    with workers("analyse", FRAMES_TOGETHER * len(devices)) as pool:
+    detections = FRAMES_TOGETHER * len(devices)
+    with workers("analyse") as pool, ThreadPoolExecutor(detections) as detectors:
         async with Batcher(selected.classifier, replicas=selected.replicas) as batcher:
             analyser = Analyser(
-                detector, batcher, weights.card, uncertain_below=0.5, workers=pool, metrics=metrics
+                detector,
+                batcher,
+                weights.card,
+                uncertain_below=0.5,
+                workers=pool,
+                detectors=detectors,
+                detections=detections,
+                metrics=metrics,
             )
             counted = time.perf_counter() + seconds / 4
 

@@ -87,7 +87,14 @@ async def serve_ours(url: str, app: FastAPI) -> None:
         pool = stack.enter_context(workers("publish"))
         batcher = await stack.enter_async_context(Batcher(NoClassifier()))
         analyser = Analyser(
-            Blind(), batcher, card, uncertain_below=0.5, workers=pool, metrics=metrics
+            Blind(),
+            batcher,
+            card,
+            uncertain_below=0.5,
+            workers=pool,
+            detectors=pool,
+            detections=1,
+            metrics=metrics,
         )
         # Others' load must not shed frames in one way and not in another.
         factory = SourceFactory(schemes.kind_of, build, latency_budget=lambda name: 1e6)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from models.card import ModelCard
 from stream_server.classify.batcher import Batcher
 from stream_server.classify.crops import crops
+from stream_server.flow.share import DetectionShare
 from stream_server.frames import Face, FaceBox, Picture, Pixels, Verdict
 from stream_server.ports import FaceDetector
 from stream_server.telemetry.metrics import Metrics
@@ -34,7 +35,9 @@ def judge(
 class Analyser:
     """Finds and judges faces. One for all streams; safe for concurrent calls.
 
-    `labels` and `uncertain_below` (0..1) are those by which it judges.
+    `labels` and `uncertain_below` (0..1) are those by which it judges. `workers` are for what takes
+    a moment; faces are looked for in `detectors`, `detections` of them at once, so that no stream's
+    frame waits for another's detection.
     """
 
     def __init__(
@@ -45,11 +48,15 @@ class Analyser:
         *,
         uncertain_below: float,
         workers: Executor,
+        detectors: Executor,
+        detections: int,
         metrics: Metrics,
     ) -> None:
         self.labels = card.labels
         self.uncertain_below = uncertain_below
         self.workers = workers
+        self.share = DetectionShare(detections)
+        self._detectors = detectors
         self._detector = detector
         self._batcher = batcher
         self._card = card
@@ -61,7 +68,7 @@ class Analyser:
         Raises `Overloaded` if the batcher shed the crops.
         """
         loop = asyncio.get_running_loop()
-        boxes, faces = await loop.run_in_executor(self.workers, self._find, picture)
+        boxes, faces = await loop.run_in_executor(self._detectors, self._find, picture)
         if not boxes:
             return ()
         probabilities = await self.classify(faces)
@@ -73,6 +80,18 @@ class Analyser:
     def _find(self, picture: Picture) -> tuple[list[FaceBox], list[Pixels]]:
         boxes = self.detect(picture)
         return boxes, self.crop(picture, boxes)
+
+    async def search(self, picture: Picture, scale: float, *, stream: str) -> list[FaceBox]:
+        """Faces of a picture of this stream, best first, as soon as a thread is free for it."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._detectors, self._detect_for, stream, picture, scale)
+
+    def _detect_for(self, stream: str, picture: Picture, scale: float) -> list[FaceBox]:
+        started = time.monotonic()
+        boxes = self.detect(picture, scale)
+        now = time.monotonic()
+        self.share.took(stream, now - started, now)
+        return boxes
 
     def detect(self, picture: Picture, scale: float = 1.0) -> list[FaceBox]:
         """Faces of a picture, best first; `scale` below 1 looks at it smaller. Blocking."""

@@ -316,7 +316,8 @@ async def open_inference(settings: Settings, metrics: Metrics) -> AsyncIterator[
     if uncertain_below is None:
         uncertain_below = card.uncertain_below
     # Whoever waits for a GPU holds a thread: a full batch's for each replica.
-    with workers("analyse", max(2, FRAMES_TOGETHER * len(selected.gpus))) as pool:
+    detections = max(2, os.cpu_count() or 2, FRAMES_TOGETHER * len(selected.gpus))
+    with workers("analyse") as pool, ThreadPoolExecutor(detections, "detect") as detectors:
         async with Batcher(
             selected.classifier,
             max_batch=settings.classifier.max_batch,
@@ -333,6 +334,8 @@ async def open_inference(settings: Settings, metrics: Metrics) -> AsyncIterator[
                 card,
                 uncertain_below=uncertain_below,
                 workers=pool,
+                detectors=detectors,
+                detections=detections,
                 metrics=metrics,
             )
             yield Inference(analyser, card, uncertain_below, selected, detector, detector_reason)
@@ -393,9 +396,9 @@ def gpu_centerface(options: keys.Detector, gpus: Sequence[str]) -> GpuDetector:
     )
 
 
-def workers(name: str, at_least: int = 2) -> ThreadPoolExecutor:
+def workers(name: str) -> ThreadPoolExecutor:
     """As many threads as cores, at least two, so that one busy stream does not hold up all."""
-    return ThreadPoolExecutor(max(at_least, os.cpu_count() or 2), thread_name_prefix=name)
+    return ThreadPoolExecutor(max(2, os.cpu_count() or 2), thread_name_prefix=name)
 
 
 def source_builder(

@@ -1,8 +1,13 @@
-"""One stream's faces over time: detect now and then, carry between, classify where it informs."""
+"""One stream's faces over time: detect now and then, carry between, classify where it informs.
+
+No frame waits long for a detection: what is found in one is carried on to the frame that has come
+meanwhile, as the faces in it were.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,7 +33,7 @@ from stream_server.track.cadence import SAME_SHARE, Effort, classification_due, 
 from stream_server.track.conceal import Concealment
 from stream_server.track.evidence import Evidence, quality
 from stream_server.track.motion import Motion
-from stream_server.track.tracker import Track, Tracker
+from stream_server.track.tracker import Earlier, Track, Tracker
 
 EFFORTS: Mapping[Step, Effort] = {
     Step.NOTHING: Effort(),
@@ -38,12 +43,10 @@ EFFORTS: Mapping[Step, Effort] = {
     Step.FEWER_FRAMES: Effort(detect=3, recheck=3),
 }
 SMALLER_INPUT = 0.75
-CROWD_SECONDS = 0.01
-"""A frame that waited longer than this for its turn comes in a crowd."""
-CROWD_DETECT = 2.5
-"""In a crowd only detections overdue by this factor are made: cameras whose frames come at the same
-instant would else all detect on the same frame, and the last of them be late. Below the 3 that
-keeps a face shown from one detection to the next (`tracker.SHOWN_SECONDS`)."""
+DETECTION_SHARE = 0.2
+"""A frame waits for what is found in it until this share of the budget is used up; after that the
+boxes known so far are told, and what is found is told with a later frame. A detection alone is in
+time for its own frame, so that a lone camera's boxes are those of the detector."""
 FIRST_VERDICT_SECONDS = 0.5
 """A face appears with its first verdict, or without one when none comes for so long."""
 CONCEALING_DETECT = 0.4
@@ -97,6 +100,20 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Search:
+    """A frame in which faces are looked for, and where they were thought to be.
+
+    `seen` is what the optical flow keeps of it.
+    """
+
+    picture: Picture
+    scale: float
+    captured: float
+    places: Mapping[int, FaceBox]
+    seen: Pixels | None
+
+
+@dataclass(frozen=True, slots=True)
 class Sight:
     """What one frame showed: the faces to draw, what happened for the first time, and, by track,
     the places to hide."""
@@ -109,8 +126,8 @@ class Sight:
 class Follower:
     """Follows the faces of one stream. Frames come one after the other, never two at once.
 
-    Frames are looked at within `async with`, which bounds the classifications that no frame waits
-    for; an error in one of them cancels the block.
+    Frames are looked at within `async with`, which bounds the detections and classifications that
+    no frame waits for; an error in one of them cancels the block.
     """
 
     def __init__(
@@ -134,13 +151,17 @@ class Follower:
         self._motion = Motion()
         self._people: dict[int, Person] = {}
         self._detected = float("-inf")
+        self._lost = False  # since then, by the optical flow
+        self._searching = False
+        self._found: tuple[Search, list[FaceBox]] | None = None
         self._size: tuple[int, int] | None = None
         self._looking = False
-        self._rechecks = asyncio.TaskGroup()
+        self._background = asyncio.TaskGroup()
         self._answers: list[Answer] = []
 
     async def __aenter__(self) -> Self:
-        self._rechecks = await asyncio.TaskGroup().__aenter__()
+        self._background = await asyncio.TaskGroup().__aenter__()
+        self._searching = False
         for person in self._people.values():
             person.rechecked = False  # what was under way in an earlier block has ended with it
         return self
@@ -151,20 +172,23 @@ class Follower:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._rechecks.__aexit__(kind, error, trace)
+        await self._background.__aexit__(kind, error, trace)
 
     async def look(self, frame: Frame, step: Step) -> Sight:
         """The faces of the next frame, with no more effort than the shedding `step` allows."""
         self._looking = True
         try:
             self._take_answers()
-            loop = asyncio.get_running_loop()
-            analyser, effort = self._analyser, EFFORTS[step]
+            effort = EFFORTS[step]
             if self._concealment is not None:
                 effort = replace(effort, detect=CONCEALING_DETECT)
-            tracks, crops = await loop.run_in_executor(
-                analyser.workers, self._see, frame, step, effort, time.monotonic()
+            loop, workers = asyncio.get_running_loop(), self._analyser.workers
+            search, (tracks, crops) = await loop.run_in_executor(
+                workers, self._see, frame, step, effort
             )
+            if search is not None:
+                await self._start(search)
+                tracks, crops = await loop.run_in_executor(workers, self._see_found, frame, effort)
             await self._judge(tracks, crops, frame.captured)
             hidden = self._hidden(frame.captured)
             events = self._events(frame.captured, frame.wall)
@@ -181,27 +205,70 @@ class Follower:
         return self._left(gone, now, wall)
 
     def _see(
-        self, frame: Frame, step: Step, effort: Effort, asked: float
-    ) -> tuple[list[Track], list[Pixels]]:
-        """Blocking: bring all boxes to this frame, detect if due, cut out what to classify."""
-        picture, now = frame.picture, frame.captured
-        if time.monotonic() - asked > CROWD_SECONDS and self._concealment is None:
-            effort = replace(effort, detect=max(effort.detect, CROWD_DETECT))
-        lost = self._carry(picture, now)
+        self, frame: Frame, step: Step, effort: Effort
+    ) -> tuple[Search | None, tuple[list[Track], list[Pixels]]]:
+        """Blocking: bring all boxes to this frame, and what was found in an earlier one; cut out
+        what to classify, unless faces are to be looked for in this frame first."""
+        self._lost |= self._carry(frame.picture, frame.captured)
+        self._take_found(frame.captured)
+        search = self._due(frame, step, effort)
+        return search, ([], []) if search is not None else self._cut(frame, effort)
+
+    def _see_found(self, frame: Frame, effort: Effort) -> tuple[list[Track], list[Pixels]]:
+        """Blocking: the rest of `_see`, with what was found by now."""
+        self._take_found(frame.captured)
+        return self._cut(frame, effort)
+
+    def _due(self, frame: Frame, step: Step, effort: Effort) -> Search | None:
+        """What to look for faces in now; None while that can wait, or is being done."""
+        if self._searching:
+            return None
+        hides = self._concealment is not None
+        least = 0.0 if hides else self._analyser.share.interval(time.monotonic())
+        since, change = frame.captured - self._detected, self._motion.change
         tracks = self._tracker.tracks
-        since = now - self._detected
-        if detection_due(tracks, since, self._motion.change, lost, effort):
-            smaller = step >= Step.SMALLER_INPUT and self._concealment is None
-            scale = SMALLER_INPUT if smaller else 1.0
-            self._tracker.update(self._analyser.detect(picture, scale), now)
-            self._detected = now
-            self._stream.detected()
+        if not detection_due(tracks, since, change, self._lost, effort, least):
+            return None
+        self._lost = False
+        scale = SMALLER_INPUT if step >= Step.SMALLER_INPUT and not hides else 1.0
+        places = self._tracker.places
+        return Search(frame.picture, scale, frame.captured, places, self._motion.seen)
+
+    async def _start(self, search: Search) -> None:
+        """Look for faces, and wait for a moment; where they are hidden, until it is done."""
+        self._searching, self._detected = True, search.captured
+        searching = self._background.create_task(self._search(search))
+        patience = DETECTION_SHARE * self._latency_budget
+        hides = self._concealment is not None or math.isinf(patience)
+        await asyncio.wait([searching], timeout=None if hides else patience)
+
+    async def _search(self, search: Search) -> None:
+        boxes = await self._analyser.search(search.picture, search.scale, stream=self._name)
+        self._stream.detected()
+        self._found = search, boxes
+        self._searching = False
+
+    def _take_found(self, now: float) -> None:
+        """Bring what was found in this frame or an earlier one to this one."""
+        if self._found is None:
+            return
+        (search, boxes), self._found = self._found, None
+        if (search.picture.width, search.picture.height) != self._size:
+            return
+        if search.captured == now:
+            self._tracker.update(boxes, now)
+        else:
+            moves = self._motion.moves(dict(enumerate(boxes)), since=search.seen)
+            self._tracker.update(boxes, now, Earlier(search.captured, search.places, moves))
+
+    def _cut(self, frame: Frame, effort: Effort) -> tuple[list[Track], list[Pixels]]:
+        now = frame.captured
         unsure = [
             track
             for track in self._tracker.tracks
             if track.shown(now) and not track.missed and self._informs(track, now, effort)
         ]
-        return unsure, self._analyser.crop(picture, [track.box for track in unsure])
+        return unsure, self._analyser.crop(frame.picture, [track.box for track in unsure])
 
     def _carry(self, picture: Picture, now: float) -> bool:
         """Bring all boxes to this picture; returns whether optical flow lost one."""
@@ -246,7 +313,7 @@ class Follower:
         if settled:
             for track, _ in settled:
                 self._people[track.id].rechecked = True
-            self._rechecks.create_task(self._recheck(settled, now))
+            self._background.create_task(self._recheck(settled, now))
         if urgent:
             least = time.monotonic() + LEAST_WAIT_SHARE * self._latency_budget
             await self._classify(urgent, now, deadline=max(now + self._latency_budget, least))

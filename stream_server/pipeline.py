@@ -27,6 +27,9 @@ log = structlog.get_logger(__name__)
 
 SHED_FPS = 12.0
 """What is left of a stream whose budget cannot be kept otherwise, in frames a second."""
+LATE_SECONDS, LATE_FPS = 0.15, 2.0
+"""Of frames that are this late (or by the whole budget, if that is more) before they are looked at,
+hardly any are: newer ones have arrived already, and the time goes into decoding those."""
 
 
 class Pipeline:
@@ -52,6 +55,7 @@ class Pipeline:
         self._events = events
         self._hold_back = HoldBack() if privacy == "blur" else None
         self._shedding = Shedding(latency_budget)
+        self._too_late = max(latency_budget, LATE_SECONDS)
         self._thinning = Thinning()
         self._unwatched_fps = unwatched_fps
         self._metrics = metrics
@@ -93,7 +97,9 @@ class Pipeline:
         """Why the frame captured then is not to be looked at: load, or nobody to see it between
         two others. Asked once for each frame, in order, by whoever brings them.
         """
-        if self._shedding.step >= Step.FEWER_FRAMES:
+        if time.monotonic() - captured > self._too_late:
+            reason, fps = "late", LATE_FPS
+        elif self._shedding.step >= Step.FEWER_FRAMES:
             reason, fps = "shed", SHED_FPS
         elif not self._publisher.watched and not self._results.readers:
             reason, fps = "unwatched", self._unwatched_fps

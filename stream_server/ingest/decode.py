@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, partial
+from queue import SimpleQueue
 from typing import Literal
 
 import av
@@ -40,6 +42,13 @@ LEAST_SHARE = 0.3
 SHARE_PACKETS = 60
 # In a row. A camera joined in the middle of a long group of pictures may need some seconds.
 MAX_BAD_PACKETS = 300
+
+_PLACES: SimpleQueue[int] = SimpleQueue()
+"""As many as there are cores; whoever decodes takes one. More pictures at once would get in each
+other's way and all be late: cameras of one recorder show theirs at the same instant. (A semaphore,
+written in Python, takes a tenth of the time for which sources hold the interpreter's lock.)"""
+for _place in range(max(1, os.cpu_count() or 1)):
+    _PLACES.put(_place)
 
 _FULL_RANGE = int(ColorRange.JPEG)
 _TURNS = {
@@ -326,7 +335,7 @@ class PacketDecoder:
 
     def _decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         try:
-            frames = self._stream.decode(packet)
+            frames = self._in_turn(packet)
         except av.error.FFmpegError as error:
             self._bad_packets += 1
             self._on_drop(DECODE_ERROR, 1)
@@ -340,12 +349,20 @@ class PacketDecoder:
             self._bad_packets = 0
         return frames
 
+    def _in_turn(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+        place = _PLACES.get()
+        try:
+            return self._stream.decode(packet)
+        finally:
+            _PLACES.put(place)
+
     def _shot(self, frame: VideoFrame, arrived: float) -> Shot:
         captured = frame.opaque if isinstance(frame.opaque, float) else arrived
         last, self._last_captured = self._last_captured, captured
         elapsed = captured - last if self._live and last is not None else self.interval
-        # What is drained comes without its time base.
-        stamp = seconds(frame.pts, frame.time_base or self._stream.time_base)
+        stamp: float | None = frame.time
+        if stamp is not None and math.isnan(stamp):  # what is drained comes without its time base
+            stamp = seconds(frame.pts, self._stream.time_base)
         media_time = self._timeline.place(stamp, elapsed)
         self.rotation = frame.rotation
         return Shot(partial(self._made, frame, self._stream), captured, media_time)

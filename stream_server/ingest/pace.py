@@ -6,7 +6,9 @@ from __future__ import annotations
 JUMP_SECONDS = 5.0
 # A read that took this long had to wait: nothing more had arrived. Shorter ones may be the
 # interpreter lock changing hands.
-WAITED_SECONDS = 0.008
+WAITED_SECONDS = 0.025
+# Seconds a second by which the clocks of camera and service may drift apart, and then some.
+DRIFT = 0.001
 
 
 class Timeline:
@@ -37,23 +39,30 @@ class Backlog:
     """How far a live reader is behind what has arrived already."""
 
     def __init__(self) -> None:
-        self._floor: float | None = None
-        self._offset = 0.0
+        self._floor: float | None = None  # arrival less time stamp of what was read in time
+        self._stamp = self._arrived = self._lag = 0.0
 
     def lag(self, stamp: float | None, arrived: float, waited: float) -> float:
-        """Seconds behind, for a packet read at `arrived` (monotonic) after `waited` seconds.
+        """Seconds behind, for a picture whose reading began at `arrived` (monotonic) after reads
+        that took up to `waited` seconds.
 
-        A packet that had to be waited for is never behind, whatever its time stamp: a slow
-        network is no reason to skip, only a full queue is.
+        What had to be waited for came late by itself, by no more than the wait: a slow network is
+        no reason to skip, only a full queue is. A picture that is shown before one that came
+        earlier is as far behind as that one.
         """
         if stamp is None:
             return 0.0
-        offset = arrived - stamp
-        jumped = abs(offset - self._offset) > JUMP_SECONDS
-        self._offset = offset
-        if self._floor is None or jumped or waited > WAITED_SECONDS or offset < self._floor:
-            self._floor = offset
-        return offset - self._floor
+        step, passed = stamp - self._stamp, arrived - self._arrived
+        if self._floor is None or abs(step - passed) > JUMP_SECONDS:
+            self._floor = arrived - stamp
+        elif step <= 0:
+            return self._lag
+        else:
+            late = waited if waited > WAITED_SECONDS else 0.0
+            self._floor = min(self._floor + DRIFT * passed + late, arrived - stamp)
+        self._stamp, self._arrived = stamp, arrived
+        self._lag = arrived - stamp - self._floor
+        return self._lag
 
 
 class CatchUp:

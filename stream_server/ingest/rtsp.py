@@ -308,18 +308,21 @@ class RtspSource:
         backlog = Backlog()
         relay = Relay(stream, self._packets)
         waited, asked = 0.0, time.monotonic()
+        time_base = stream.time_base
         whole = _pictures(stream, lambda: self._on_drop(DECODE_ERROR, 1))
         for piece in container.demux(stream):
             arrived = time.monotonic()
             if reader.stopped or piece.size == 0:
                 return
-            waited += arrived - asked
+            waited = max(waited, arrived - asked)
             for packet, began in whole(piece, arrived):
                 stamp = packet.dts if packet.dts is not None else packet.pts
-                lag = backlog.lag(seconds(stamp, packet.time_base), arrived, waited)
+                lag = backlog.lag(seconds(stamp, time_base), began, waited)
                 waited = 0.0
-                relay.feed(packet, began)
-                for shot in decoder.feed(packet, arrived=began, lag=lag):
+                # What lay in the socket had arrived before it was read.
+                captured = began - lag
+                relay.feed(packet, captured)
+                for shot in decoder.feed(packet, arrived=captured, lag=lag):
                     reader.deliver(shot.make, shot.captured, shot.media_time)
             asked = time.monotonic()
 

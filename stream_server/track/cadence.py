@@ -20,6 +20,8 @@ MOVING_CHANGE = 0.004
 RECHECK_SECONDS = 0.19
 """Between classifications of a face whose verdict stands: with `evidence.AGAINST_SECONDS`, half a
 second until a change is told. A little under 0.2, so that 10 frames/s meet it."""
+LONGEST_SECONDS = 2.0
+"""Whatever the load, faces are looked for this often: below `tracker.KEPT_SECONDS`."""
 SAME_SHARE = 0.85
 """A face looks like before if this share of its points could be followed; else it is classified
 at once: a hand or a mask has come before it, or gone."""
@@ -34,11 +36,17 @@ class Effort:
 
 
 def detection_due(
-    tracks: Sequence[Track], since: float, change: float, lost: bool, effort: Effort
+    tracks: Sequence[Track],
+    since: float,
+    change: float,
+    lost: bool,
+    effort: Effort,
+    least: float = 0.0,
 ) -> bool:
     """Whether to detect now, `since` seconds after the last time.
 
-    `change` is the share of the scene that moves, `lost` whether a box could not be carried.
+    `change` is the share of the scene that moves, `lost` whether a box could not be carried;
+    `least` are the seconds between two detections that the other streams leave room for.
     """
     if any(not track.confirmed for track in tracks):
         wanted = NEW_SECONDS
@@ -48,7 +56,7 @@ def detection_due(
         wanted = STEADY_SECONDS
     else:
         wanted = MOVING_SECONDS if change >= MOVING_CHANGE else EMPTY_SECONDS
-    return since >= wanted * effort.detect
+    return since >= min(max(wanted, least) * effort.detect, LONGEST_SECONDS)
 
 
 def classification_due(settled: bool, followed: float, since: float, effort: Effort) -> bool:

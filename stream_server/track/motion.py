@@ -62,18 +62,25 @@ class Motion:
             moving = cv2.threshold(difference, CHANGED, 1, cv2.THRESH_BINARY)[1]
             self.change = cv2.countNonZero(moving) / moving.size
 
-    def moves(self, boxes: Mapping[int, FaceBox]) -> dict[int, Move]:
+    @property
+    def seen(self) -> Pixels | None:
+        """The newest frame as it is looked at here, to come back to with `moves`."""
+        return self._now
+
+    def moves(self, boxes: Mapping[int, FaceBox], since: Pixels | None = None) -> dict[int, Move]:
         """How the pixels of each box (in the last frame's pixels) moved; unsure ones left out.
 
-        Where boxes overlap nobody knows whose the pixels are: no such point is followed.
+        `since` is an earlier frame, as it was `seen`, in place of the last. Where boxes overlap
+        nobody knows whose the pixels are: no such point is followed.
         """
-        if self._last is None or self._now is None or not boxes:
+        last = self._last if since is None else since
+        if last is None or self._now is None or last.shape != self._now.shape or not boxes:
             return {}
         corners = np.array([(b.x0, b.y0, b.x1, b.y1) for b in boxes.values()], np.float32)
         corners *= self._scale
         start = corners[:, None, :2] + _GRID * (corners[:, None, 2:] - corners[:, None, :2])
         own = _own(start, corners)
-        end, good = _follow(self._last, self._now, start.reshape(-1, 2))
+        end, good = _follow(last, self._now, start.reshape(-1, 2))
         keep = own & good.reshape(own.shape)
         found: dict[int, Move] = {}
         for key, box, a, b, mine, kept in zip(

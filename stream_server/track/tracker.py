@@ -17,7 +17,8 @@ SURE_SCORE = 0.6
 SHOWN_SECONDS = 0.6
 """A face that the detector misses is shown for so long, carried on by its motion."""
 KEPT_SECONDS = 2.5
-"""A missed face keeps its id for so long: somebody walked past it, or it was turned away."""
+"""A missed face keeps its id for so long: somebody walked past it, or it was turned away. One that
+was not missed is shown for so long, as far as its pixels can be followed."""
 LEAST_MATCH = -0.35
 """Least distance IoU of a pair: equal boxes may be one and a half widths apart."""
 SIZE_RATIO = 2.0
@@ -63,9 +64,23 @@ class Track:
         return self.hits >= CONFIRMED_HITS
 
     def shown(self, now: float) -> bool:
-        """Whether to draw it: surely a face, and seen by the detector not long ago."""
+        """Whether to draw it: surely a face, and seen not long ago, or followed ever since."""
         sure = self.confirmed or self.box.score >= SURE_SCORE
-        return sure and now - self.detected <= SHOWN_SECONDS
+        followed = self.followed > 0 and not self.missed
+        return sure and now - self.detected <= (KEPT_SECONDS if followed else SHOWN_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """An earlier frame, of the time `at`, in which faces were looked for.
+
+    `places` are the boxes of the tracks of then, by id; `moves` what the pixels of the boxes that
+    were found have done since, by their indices.
+    """
+
+    at: float
+    places: Mapping[int, FaceBox]
+    moves: Mapping[int, Move]
 
 
 class Tracker:
@@ -102,20 +117,34 @@ class Tracker:
                 track.box = moved(track.box, move)
                 track.velocity = _blend(track.velocity, (move.dx / elapsed, move.dy / elapsed))
 
-    def update(self, boxes: Sequence[FaceBox], now: float) -> None:
-        """Match a detection of the whole picture with the faces, which are carried to `now`."""
-        pairs = match([track.box for track in self._tracks], boxes)
-        for index, track in enumerate(self._tracks):
+    @property
+    def places(self) -> dict[int, FaceBox]:
+        """Where all faces are, by id."""
+        return {track.id: track.box for track in self._tracks}
+
+    def update(self, boxes: Sequence[FaceBox], now: float, earlier: Earlier | None = None) -> None:
+        """Match a detection of the whole picture with the faces, which are carried to `now`.
+
+        With `earlier` it was made in that frame, and is brought to `now` as the faces were.
+        """
+        seen = now if earlier is None else earlier.at
+        places = self.places if earlier is None else earlier.places
+        known = [track for track in self._tracks if track.id in places]
+        pairs = match([places[track.id] for track in known], boxes)
+        for index, track in enumerate(known):
             found = pairs.get(index)
             track.missed = found is None
             if found is not None:
-                track.box = _pulled(track.box, boxes[found])
-                track.detected = now
+                place = places[track.id]
+                track.box = moved(_pulled(place, boxes[found]), _between_boxes(place, track.box))
+                track.detected = seen
                 track.hits += 1
+        moves = {} if earlier is None else earlier.moves
         taken = set(pairs.values())
         for index, box in enumerate(boxes):
             if index not in taken:
-                self._tracks.append(Track(self._next, box, now, now, now))
+                place = moved(box, moves[index]) if index in moves else box
+                self._tracks.append(Track(self._next, place, seen, seen, now))
                 self._next += 1
 
     def expire(self, now: float) -> list[Track]:
@@ -186,6 +215,13 @@ def moved(box: FaceBox, move: Move) -> FaceBox:
 
     (x0, y0), (x1, y1) = at(box.x0, box.y0), at(box.x1, box.y1)
     return FaceBox(x0, y0, x1, y1, box.score, tuple(at(*point) for point in box.landmarks))
+
+
+def _between_boxes(before: FaceBox, after: FaceBox) -> Move:
+    """What leads from one box of a face to a later one."""
+    dx = (after.x0 + after.x1 - before.x0 - before.x1) / 2
+    dy = (after.y0 + after.y1 - before.y0 - before.y1) / 2
+    return Move(dx, dy, (after.x1 - after.x0) / max(before.x1 - before.x0, 1e-6))
 
 
 def scaled(box: FaceBox, x: float, y: float) -> FaceBox:

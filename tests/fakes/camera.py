@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream_server.errors import SourceUnreachable
+from stream_server.flow.share import DetectionShare
 from stream_server.frames import CameraPacket, Face, FaceBox, Picture, Pixels, Verdict
 from stream_server.ports import FrameSource, PacketSink, PictureSink
 from stream_server.publish.encode import EncodeOptions, VideoEncoder
@@ -100,6 +101,7 @@ class FakeAnalyser:
         self.hold = asyncio.Event()
         self.hold.set()
         self.workers: Executor | None = None
+        self.share = DetectionShare(1_000_000)
         self.seconds = 0.0
         self.late = 0.0
         self.error: Exception | None = None
@@ -113,7 +115,7 @@ class FakeAnalyser:
         await self.hold.wait()
         return (FACE,)
 
-    def detect(self, picture: Picture, scale: float = 1.0) -> list[FaceBox]:
+    async def search(self, picture: Picture, scale: float, *, stream: str) -> list[FaceBox]:
         return list(self.boxes)
 
     def crop(self, picture: Picture, boxes: Sequence[FaceBox]) -> list[Pixels]:

@@ -38,7 +38,14 @@ class Bright:
 
 def analyser(batcher: Batcher, metrics: Metrics, pool: ThreadPoolExecutor, *boxes: FaceBox):
     return Analyser(
-        OneFace(*boxes), batcher, CARD, uncertain_below=0.6, workers=pool, metrics=metrics
+        OneFace(*boxes),
+        batcher,
+        CARD,
+        uncertain_below=0.6,
+        workers=pool,
+        detectors=pool,
+        detections=1,
+        metrics=metrics,
     )
 
 

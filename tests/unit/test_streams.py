@@ -41,7 +41,7 @@ from stream_server.streams import (
     StreamStatus,
 )
 from stream_server.telemetry.metrics import Metrics
-from tests.fakes.camera import FACE, FakeAnalyser, LazyCamera
+from tests.fakes.camera import FACE, HEIGHT, WIDTH, FakeAnalyser, LazyCamera
 
 OPTIONS = StreamOptions(
     stale_seconds=0.6, retry_initial=0.05, retry_maximum=0.2, keep_seconds=0.5, max_streams=3
@@ -180,7 +180,7 @@ class SlowToFind(FakeAnalyser):
 
     seen = 0
 
-    def detect(self, picture: Picture, scale: float = 1.0) -> list[FaceBox]:
+    async def search(self, picture: Picture, scale: float, *, stream: str) -> list[FaceBox]:
         self.seen += int(picture.y[100, 100] != 128)
         return [Visit.place] if self.seen > 2 else []
 
@@ -352,6 +352,32 @@ async def test_work_is_shed_while_verdicts_come_late_and_frames_are_thinned_at_l
             assert f'maskstream_shedding_changes_total{{step="{step}",stream="cam"}} 1.0' in text
         house.analyser.late = 0.0
         await until(hub, "cam", lambda s: s.shedding is Step.RECHECK_LESS, seconds=9)
+
+
+class LateCamera:
+    """Its pictures have lain in a queue for `late` seconds."""
+
+    late = 0.5
+
+    async def run(self, sink: PictureSink) -> None:
+        while True:
+            bgr = np.full((HEIGHT, WIDTH, 3), int(time.monotonic() * 50) % 256, np.uint8)
+            sink(Picture.from_bgr(bgr), captured=time.monotonic() - self.late)
+            await asyncio.sleep(0.02)
+
+
+async def test_of_pictures_that_come_too_late_hardly_any_is_looked_at(house: House) -> None:
+    camera = LateCamera()
+    house.budget = 0.15
+    async with house.open() as hub:
+        hub.publish("browser", camera, allow_new=True)
+        stream = hub.get("browser")
+        with stream.results.subscribe():
+            await asyncio.sleep(2.0)
+            assert 1 < stream.status().analysed_fps < 4
+            assert stream.status().frames_dropped["analyse/late"] > 40
+            camera.late = 0.0
+            await until(hub, "browser", lambda s: s.analysed_fps > 10)
 
 
 async def test_nobody_watching_means_fewer_frames_looked_at(house: House) -> None:

@@ -1,8 +1,13 @@
 import pytest
 
 from stream_server.frames import FaceBox
-from stream_server.track.cadence import Effort, classification_due, detection_due
-from stream_server.track.tracker import Track
+from stream_server.track.cadence import (
+    LONGEST_SECONDS,
+    Effort,
+    classification_due,
+    detection_due,
+)
+from stream_server.track.tracker import KEPT_SECONDS, Track
 
 BOX = FaceBox(0, 0, 10, 10, 0.9)
 STILL, MOVING = 0.0, 0.02
@@ -39,6 +44,18 @@ def test_detection_comes_sooner_where_more_is_unknown(
 
 def test_load_makes_detection_rarer() -> None:
     assert first_due([track()], STILL, lost=False, effort=Effort(detect=2)) == 40
+
+
+def test_other_streams_detections_make_it_rarer_too_but_not_without_end() -> None:
+    def first(least: float, effort: Effort = FULL) -> float:
+        return next(
+            n for n in range(500) if detection_due([track()], n / 100, STILL, False, effort, least)
+        )
+
+    assert first(0.1) == 20
+    assert first(0.5) == 50
+    assert first(0.5, Effort(detect=2)) == 100
+    assert first(9.0) == 100 * LONGEST_SECONDS < 100 * KEPT_SECONDS
 
 
 def test_the_first_frame_is_always_looked_at() -> None:

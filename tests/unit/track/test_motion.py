@@ -52,6 +52,17 @@ def test_the_shift_of_each_face_is_found_by_itself(dx: float, dy: float) -> None
     assert moves[7].followed > 0.85
 
 
+def test_the_shift_since_an_earlier_picture_is_found_too() -> None:
+    motion = seen(scene())
+    earlier = motion.seen
+    for dx in (6, 12, 18):
+        motion.see(scene(dx))
+    assert motion.moves({1: FACE}, since=earlier)[1].dx == pytest.approx(18, abs=1.5)
+    assert motion.moves({1: FaceBox(212, 100, 312, 220, 0.9)})[1].dx == pytest.approx(6, abs=1.5)
+    motion.see(Picture.from_bgr(texture(1, 320, 320)))
+    assert motion.moves({1: FACE}, since=earlier) == {}
+
+
 def test_a_face_that_comes_nearer_grows() -> None:
     moves = seen(scene(), scene(growth=1.025)).moves({1: FACE})
     assert moves[1].growth == pytest.approx(1.025, abs=0.008)

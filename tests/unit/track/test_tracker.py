@@ -9,6 +9,7 @@ from stream_server.frames import FaceBox
 from stream_server.track.tracker import (
     KEPT_SECONDS,
     SHOWN_SECONDS,
+    Earlier,
     Move,
     Tracker,
     distance_iou,
@@ -93,8 +94,47 @@ def test_only_sure_or_confirmed_faces_are_shown_and_not_long_after_the_last_dete
     tracker.update([face(100, score=0.5), face(300, score=0.7)], 0.0)
     assert [track.shown(0.0) for track in tracker.tracks] == [False, True]
     tracker.update([face(100, score=0.5), face(300, score=0.7)], 0.1)
+    tracker.carry(NOTHING, 0.2)
     assert all(track.shown(0.1 + SHOWN_SECONDS - 0.01) for track in tracker.tracks)
     assert not any(track.shown(0.1 + SHOWN_SECONDS + 0.01) for track in tracker.tracks)
+
+
+def test_a_face_whose_pixels_are_followed_is_shown_until_a_detection_misses_it() -> None:
+    tracker = Tracker()
+    for now in (0.0, 0.1):
+        tracker.update([face(100)], now)
+    still = {1: Move(0.0, 0.0, 1.0)}
+    tracker.carry(still, 0.1 + KEPT_SECONDS - 0.01)
+    (track,) = tracker.tracks
+    assert track.shown(0.1 + KEPT_SECONDS - 0.01)
+    assert not track.shown(0.1 + KEPT_SECONDS + 0.01)
+    tracker.update([], 0.1 + KEPT_SECONDS - 0.01)
+    assert not track.shown(0.1 + KEPT_SECONDS - 0.01)
+
+
+def test_what_was_found_in_an_earlier_frame_is_brought_to_this_one() -> None:
+    tracker = Tracker()
+    for now in (0.0, 0.1):
+        tracker.update([face(100), face(300)], now)
+    places = tracker.places
+    tracker.carry({1: Move(30.0, 0.0, 1.2), 2: Move(0.0, 0.0, 1.0)}, 0.3)
+    # Of the frame of 0.1: the first face a little further than thought, the second gone, a new one.
+    found = [face(110), face(500)]
+    tracker.update(found, 0.3, Earlier(0.1, places, {1: Move(-20.0, 0.0, 1.0)}))
+    first, second, new = tracker.tracks
+    assert centre(first.box) == pytest.approx(100 + 0.7 * 10 + 30)
+    assert first.box.x1 - first.box.x0 == pytest.approx(60 * 1.2)
+    assert (first.hits, first.detected, first.missed) == (3, 0.1, False)
+    assert second.missed
+    assert (centre(new.box), new.born, new.detected, new.at) == (480, 0.1, 0.1, 0.3)
+
+
+def test_a_face_that_has_come_since_an_earlier_frame_is_not_missed_in_it() -> None:
+    tracker = Tracker()
+    places = tracker.places
+    tracker.update([face(100)], 0.2)
+    tracker.update([], 0.3, Earlier(0.1, places, {}))
+    assert not tracker.tracks[0].missed
 
 
 def test_faces_that_cross_keep_their_ids() -> None:
