@@ -221,7 +221,7 @@ class Follower:
 
     def _due(self, frame: Frame, step: Step, effort: Effort) -> Search | None:
         """What to look for faces in now; None while that can wait, or is being done."""
-        if self._searching:
+        if self._searching or self._found is not None:
             return None
         hides = self._concealment is not None
         least = 0.0 if hides else self._analyser.share.interval(time.monotonic())
@@ -239,12 +239,13 @@ class Follower:
         self._searching, self._detected = True, search.captured
         searching = self._background.create_task(self._search(search))
         patience = DETECTION_SHARE * self._latency_budget
-        hides = self._concealment is not None or math.isinf(patience)
-        await asyncio.wait([searching], timeout=None if hides else patience)
+        until_done = self._concealment is not None or math.isinf(patience)
+        await asyncio.wait([searching], timeout=None if until_done else patience)
 
     async def _search(self, search: Search) -> None:
         boxes = await self._analyser.search(search.picture, search.scale, stream=self._name)
         self._stream.detected()
+        # In this order: the workers look at both, in the other one.
         self._found = search, boxes
         self._searching = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stream_server.frames import AnyPicture
 from stream_server.ingest.decode import UNWATCHED, Decoding, Extent
 from stream_server.ingest.rtsp import RtspSource
 from tests.fakes.clips import counter, make_clip, read_counter
@@ -78,3 +80,24 @@ async def test_watched_and_not_in_turns(
     assert set(following(shown(sink)[1:alone])) <= steps
     assert set(following(shown(sink, alone)[GROUP : watched - alone])) == {1}
     assert set(following(shown(sink, watched))) <= {1, *steps}
+
+
+async def test_what_lay_in_the_socket_counts_as_arrived_when_it_did(camera: RtspCamera) -> None:
+    late: list[float] = []
+
+    def sink(picture: AnyPicture, *, captured: float, media_time: float | None = None) -> None:
+        late.append(time.monotonic() - captured)
+        if len(late) == 60:
+            time.sleep(0.8)
+
+    source = RtspSource(camera.url, transport="tcp")
+    running = asyncio.create_task(source.run(sink))
+    try:
+        await until(lambda: len(late) > 100, 15, "the pictures after the stop")
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert late[64] > 0.3
+    # With B-frames a picture is given out after those that are shown later.
+    assert np.median(late[30:60]) < 0.2
+    assert np.median(late[90:]) < 0.2
