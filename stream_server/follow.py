@@ -43,7 +43,7 @@ EFFORTS: Mapping[Step, Effort] = {
     Step.FEWER_FRAMES: Effort(detect=3, recheck=3),
 }
 SMALLER_INPUT = 0.75
-DETECTION_SHARE = 0.2
+SEARCH_PATIENCE = 0.2
 """A frame waits for what is found in it until this share of the budget is used up; after that the
 boxes known so far are told, and what is found is told with a later frame. A detection alone is in
 time for its own frame, so that a lone camera's boxes are those of the detector."""
@@ -238,7 +238,7 @@ class Follower:
         """Look for faces, and wait for a moment; where they are hidden, until it is done."""
         self._searching, self._detected = True, search.captured
         searching = self._background.create_task(self._search(search))
-        patience = DETECTION_SHARE * self._latency_budget
+        patience = SEARCH_PATIENCE * self._latency_budget
         until_done = self._concealment is not None or math.isinf(patience)
         await asyncio.wait([searching], timeout=None if until_done else patience)
 

@@ -23,10 +23,17 @@ class DetectionShare:
         self._lock = threading.Lock()
 
     def took(self, stream: str, seconds: float, now: float) -> None:
-        """A detection for `stream` has held its thread for so long."""
+        """A detection for `stream` has held its thread for so long.
+
+        Its first does not count, and none for more than twice the others: a network that is
+        compiled for a new size takes a hundred times as long, once.
+        """
         with self._lock:
-            mean, _ = self._costs.get(stream, (seconds, now))
-            self._costs[stream] = mean + 0.3 * (seconds - mean), now
+            if (known := self._costs.get(stream)) is None:
+                self._costs[stream] = 0.0, now
+                return
+            mean = known[0] or seconds
+            self._costs[stream] = mean + 0.3 * (min(seconds, 2 * mean) - mean), now
 
     def interval(self, now: float) -> float:
         """The least seconds from one detection of a stream to its next."""

@@ -46,7 +46,7 @@ MAX_BAD_PACKETS = 300
 _PLACES: SimpleQueue[int] = SimpleQueue()
 """As many as there are cores; whoever decodes takes one. More pictures at once would get in each
 other's way and all be late: cameras of one recorder show theirs at the same instant. (A semaphore,
-written in Python, takes a tenth of the time for which sources hold the interpreter's lock.)"""
+written in Python, takes a fifth of the time for which sources hold the interpreter's lock.)"""
 for _place in range(max(1, os.cpu_count() or 1)):
     _PLACES.put(_place)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 # A step of the time stamps that differs from the time that passed by more is a jump, not a pause.
 JUMP_SECONDS = 5.0
-# A read that took this long had to wait: nothing more had arrived. Shorter ones may be the
-# interpreter lock changing hands.
-WAITED_SECONDS = 0.025
+# A read that took this long, or this share of the time between two pictures, had to wait: nothing
+# more had arrived. Shorter ones may be the interpreter lock changing hands.
+WAITED_SECONDS, WAITED_SHARE = 0.025, 0.75
 # Seconds a second by which the clocks of camera and service may drift apart, and then some.
 DRIFT = 0.001
 
@@ -58,7 +58,7 @@ class Backlog:
         elif step <= 0:
             return self._lag
         else:
-            late = waited if waited > WAITED_SECONDS else 0.0
+            late = waited if waited > min(WAITED_SECONDS, WAITED_SHARE * step) else 0.0
             self._floor = min(self._floor + DRIFT * passed + late, arrived - stamp)
         self._stamp, self._arrived = stamp, arrived
         self._lag = arrived - stamp - self._floor

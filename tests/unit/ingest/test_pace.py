@@ -67,6 +67,12 @@ def test_a_clock_that_drifts_is_no_backlog():
     assert max(lags) < 0.001
 
 
+def test_a_fast_camera_whose_time_stamps_are_wrong_is_not_behind():
+    backlog = Backlog()
+    lags = [backlog.lag(n / 60 * 0.99, 10 + n / 60, waited=0.014) for n in range(6000)]
+    assert max(lags) < 0.001
+
+
 def test_pictures_that_are_shown_before_others_that_came_earlier_are_no_backlog():
     backlog = Backlog()
     order = [group + shown for group in range(0, 300, 3) for shown in (3, 1, 2)]
