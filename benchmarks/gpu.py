@@ -21,6 +21,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -219,11 +220,10 @@ async def measure_streams(
     streams: int,
     seconds: float,
 ) -> Streams:
-    """Each stream has one picture under way; the first `seconds` / 4 are not counted."""
+    """Each stream has one picture under way, and at least one is counted, however slow the
+    machine; a quarter of `seconds` goes before, and is not."""
     metrics = Metrics()
     detector = TorchCenterFaceDetector([lane(name) for name in devices])
-    latencies: list[float] = []
-    faces = 0
     detections = FRAMES_TOGETHER * len(devices)
     with workers("analyse") as pool, ThreadPoolExecutor(detections) as detectors:
         async with Batcher(selected.classifier, replicas=selected.replicas) as batcher:
@@ -237,27 +237,32 @@ async def measure_streams(
                 detections=detections,
                 metrics=metrics,
             )
-            counted = time.perf_counter() + seconds / 4
 
-            async def show(first: int) -> None:
-                nonlocal faces
-                for number in itertools.count(first):
+            async def show(first: int, until: float) -> list[tuple[float, int]]:
+                shown: list[tuple[float, int]] = []
+                while not shown or time.perf_counter() < until:
                     started = time.perf_counter()
-                    if started >= counted + seconds:
-                        return
-                    found = await analyser.analyse(pictures[number % len(pictures)])
-                    if started >= counted:
-                        latencies.append(time.perf_counter() - started)
-                        faces += len(found)
+                    picture = pictures[(first + len(shown)) % len(pictures)]
+                    found = await analyser.analyse(picture)
+                    shown.append((time.perf_counter() - started, len(found)))
+                return shown
 
-            await asyncio.gather(*(show(number) for number in range(streams)))
+            async def all_show(seconds: float) -> list[tuple[float, int]]:
+                until = time.perf_counter() + seconds
+                each = await asyncio.gather(*(show(number, until) for number in range(streams)))
+                return list(itertools.chain(*each))
+
+            await all_show(seconds / 4)
+            counted = time.perf_counter()
+            shown = await all_show(seconds)
             passed = time.perf_counter() - counted
+    latencies = [latency for latency, _ in shown]
     return Streams(
         streams,
         len(latencies) / passed,
         1e3 * percentile(latencies, 0.5),
         1e3 * percentile(latencies, 0.95),
-        faces / max(1, len(latencies)),
+        statistics.fmean(faces for _, faces in shown),
     )
 
 
