@@ -1,13 +1,15 @@
 """Steadiness of verdicts, ids and boxes: frame-by-frame labels and other trackers against ours.
 
-    python -m benchmarks.flicker [CLIP ...] [--seconds 30] [--seeds 4 5 6] [--json OUT]
+    python -m benchmarks.flicker [CLIP ...] [--seconds 30] [--seeds 4 5 6] [--late 0.15]
 
 Three tables. Verdicts: the seed's way (detect and classify each frame, take the likeliest label)
 against our tracks, on clips of one person each and on the demonstration's painted masks. Ids, on
 made-up crowds that cross and hide each other. Boxes: how well the drawn box fits the face that a
 detection of that very frame finds. Frames carry the clip's own times and nothing waits for a
-clock, so that a busy machine changes no figure. Without CLIP those of shared/data/video are taken
-where they are; the row of ByteTrack comes where the package supervision is installed.
+clock, so that a busy machine changes no figure. With --late clips are played in their own time as
+well, to a detector that takes so many seconds longer, as on a slow machine: those rows depend on
+the machine. Without CLIP those of shared/data/video are taken where they are; the row of ByteTrack
+comes where the package supervision is installed; --json writes all figures into a file.
 """
 
 from __future__ import annotations
@@ -19,18 +21,22 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.flicker_clips import Change, Clip, Person, clips_of, painted
+from benchmarks.flicker_clips import Change, Clip, Person, Timed, clips_of, painted
 from benchmarks.flicker_tracks import compare
 from stream_server.analyse import Analyser
-from stream_server.app import open_inference
+from stream_server.app import Inference, open_inference, workers
+from stream_server.classify.batcher import Batcher
 from stream_server.flow.shedding import Step
 from stream_server.flow.thinning import Thinning
 from stream_server.follow import Follower
-from stream_server.frames import Face, Frame, Verdict
+from stream_server.frames import Face, FaceBox, Frame, Picture, Verdict
+from stream_server.ports import FaceDetector
 from stream_server.settings import Settings
 from stream_server.telemetry.metrics import Metrics
 
@@ -64,12 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=30, help="of made-up clips")
     parser.add_argument("--start", type=float, default=0, help="where in the painted clip")
     parser.add_argument("--seeds", type=int, nargs="*", default=[4, 5, 6], help="of the crowds")
+    parser.add_argument("--late", type=float, default=0, help="seconds added to each detection")
     parser.add_argument("--json", type=Path, help="write all figures here")
     options = parser.parse_args(arguments)
     if missing := [str(path) for path in options.clips if not path.is_file()]:
         parser.error(f"there is no file {missing[0]}")
     if options.seconds <= 0:
         parser.error("--seconds must be above 0")
+    if options.late < 0:
+        parser.error("--late must not be below 0")
     found = asyncio.run(_measure(options))
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
@@ -84,6 +93,8 @@ async def _measure(options: argparse.Namespace) -> dict[str, object]:
         rows = []
         for clip in clips:
             rows += await _steadiness(clip, inference.analyser, metrics)
+            if options.late:
+                rows.append(await _played(clip, inference, metrics, options.late))
             print(f"{clip.name} done", flush=True)
         _print_steadiness(rows)
         tracks = compare(paths, options.seeds, options.seconds, inference.analyser)
@@ -131,6 +142,66 @@ async def _by_track(clip: Clip, analyser: Analyser, metrics: Metrics, fps: float
                 sight = await follower.look(frame, Step.NOTHING)
             seen.append((t, picture.width, picture.height, sight.faces))
     return seen
+
+
+@dataclass(frozen=True, slots=True)
+class LateDetector:
+    """`FaceDetector` whose answers come so many seconds later."""
+
+    inner: FaceDetector
+    late: float
+
+    @property
+    def name(self) -> str:
+        return self.inner.name
+
+    def detect(self, picture: Picture, scale: float = 1.0) -> list[FaceBox]:
+        """What the inner one finds."""
+        found = self.inner.detect(picture, scale)
+        time.sleep(self.late)
+        return found
+
+
+async def _played(clip: Clip, inference: Inference, metrics: Metrics, late: float) -> Steadiness:
+    """Our way in the clip's own time, with the service's latency budget."""
+    detector = LateDetector(inference.detector, late)
+    classifier, threads = inference.selected.classifier, os.cpu_count() or 1
+    pictures = list(clip.pictures())
+    seen: Seen = []
+    with workers("clip") as pool, ThreadPoolExecutor(threads) as detectors:
+        async with Batcher(classifier) as batcher:
+            analyser = Analyser(
+                detector,
+                batcher,
+                inference.card,
+                uncertain_below=inference.uncertain_below,
+                workers=pool,
+                detectors=detectors,
+                detections=threads,
+                metrics=metrics,
+            )
+            follower = Follower("clip", analyser, metrics, metrics.stream("clip"))
+            await analyser.analyse(pictures[0][1])  # compiles the networks
+            async with follower:
+                async for number, t, captured, picture in _in_real_time(pictures):
+                    frame = Frame("clip", number, captured, captured, t, picture)
+                    sight = await follower.look(frame, Step.NOTHING)
+                    seen.append((t, picture.width, picture.height, sight.faces))
+    labels = [_labels(seen, person) for person in clip.people]
+    return _judged(clip, f"tracks, in real time, found {late:g} s later", labels)
+
+
+async def _in_real_time(
+    pictures: Sequence[Timed],
+) -> AsyncIterator[tuple[int, float, float, Picture]]:
+    """Number, seconds, monotonic seconds and picture of each that is the newest when asked for."""
+    begins = time.monotonic() - pictures[0][0]
+    for number, (t, picture) in enumerate(pictures):
+        captured = begins + t
+        if number + 1 < len(pictures) and begins + pictures[number + 1][0] <= time.monotonic():
+            continue
+        await asyncio.sleep(captured - time.monotonic())
+        yield number, t, captured, picture
 
 
 def _labels(seen: Seen, person: Person) -> list[tuple[float, Verdict]]:

@@ -22,10 +22,15 @@ was not missed is shown for so long, as far as its pixels can be followed."""
 LEAST_MATCH = -0.35
 """Least distance IoU of a pair: equal boxes may be one and a half widths apart."""
 SIZE_RATIO = 2.0
+FLOW_GAIN = 0.4
+"""How far what the pixels did in one frame pulls the velocity."""
 POSITION_GAIN, SIZE_GAIN = 0.7, 0.5
 """How far a detection pulls the box; the rest of the detector's jitter is smoothed away."""
 COASTING_SECONDS = 2.0
 """Without a look at the picture, speed fades with this time constant."""
+PACE_SECONDS = 0.1
+"""With this time constant the pace follows what two detections make of it: those close together
+tell more of the detector's jitter than of a face's way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class Track:
     """One face over time. `velocity` is in pixels a second, `at` the time that `box` is for.
 
     `followed` is the share (0..1) of its points that the last look at the picture found again.
+    `sighted` is its box as it was `detected` last, `pace` its velocity from detection to detection.
     """
 
     id: int
@@ -53,15 +59,42 @@ class Track:
     born: float
     detected: float
     at: float
+    sighted: FaceBox
     hits: int = 1
     missed: bool = False
     velocity: tuple[float, float] = (0.0, 0.0)
+    pace: tuple[float, float] = (0.0, 0.0)
     followed: float = 1.0
 
     @property
     def confirmed(self) -> bool:
         """Seen by more than one detection."""
         return self.hits >= CONFIRMED_HITS
+
+    def detect(self, place: FaceBox, found: FaceBox, seen: float) -> None:
+        """A detection of the time `seen` found it, where it was thought to be at `place`."""
+        pulled, elapsed = _pulled(place, found), seen - self.detected
+        if elapsed > 0:
+            way = _between_boxes(self.sighted, pulled)
+            share = 1 - exp(-elapsed / PACE_SECONDS)
+            self.pace = _blend(self.pace, (way.dx / elapsed, way.dy / elapsed), share)
+        self.box = moved(pulled, _between_boxes(place, self.box))
+        self.sighted, self.detected, self.missed = pulled, seen, False
+        self.hits += 1
+
+    def miss(self, now: float) -> None:
+        """A detection did not find it: what was followed since the last may be the pixels of
+        whoever hides it, so it goes on from there at the pace of then."""
+        self.missed = True
+        self.box, self.velocity = self.sighted, self.pace
+        self.coast(now - self.detected)
+
+    def coast(self, elapsed: float) -> None:
+        """Go on at its own velocity, which fades."""
+        (vx, vy), fade = self.velocity, exp(-elapsed / COASTING_SECONDS)
+        seconds = COASTING_SECONDS * (1 - fade)  # that the way would take without fading
+        self.box = moved(self.box, Move(vx * seconds, vy * seconds, 1.0))
+        self.velocity = vx * fade, vy * fade
 
     def shown(self, now: float) -> bool:
         """Whether to draw it: surely a face, and seen not long ago, or followed ever since."""
@@ -109,13 +142,11 @@ class Tracker:
             move = None if track.missed else moves.get(track.id)
             track.followed = 0.0 if move is None else move.followed
             if move is None:
-                vx, vy = track.velocity
-                track.box = moved(track.box, Move(vx * elapsed, vy * elapsed, 1.0))
-                fade = exp(-elapsed / COASTING_SECONDS)
-                track.velocity = vx * fade, vy * fade
+                track.coast(elapsed)
             else:
                 track.box = moved(track.box, move)
-                track.velocity = _blend(track.velocity, (move.dx / elapsed, move.dy / elapsed))
+                velocity = move.dx / elapsed, move.dy / elapsed
+                track.velocity = _blend(track.velocity, velocity, FLOW_GAIN)
 
     @property
     def places(self) -> dict[int, FaceBox]:
@@ -132,19 +163,16 @@ class Tracker:
         known = [track for track in self._tracks if track.id in places]
         pairs = match([places[track.id] for track in known], boxes)
         for index, track in enumerate(known):
-            found = pairs.get(index)
-            track.missed = found is None
-            if found is not None:
-                place = places[track.id]
-                track.box = moved(_pulled(place, boxes[found]), _between_boxes(place, track.box))
-                track.detected = seen
-                track.hits += 1
+            if (found := pairs.get(index)) is None:
+                track.miss(now)
+            else:
+                track.detect(places[track.id], boxes[found], seen)
         moves = {} if earlier is None else earlier.moves
         taken = set(pairs.values())
         for index, box in enumerate(boxes):
             if index not in taken:
                 place = moved(box, moves[index]) if index in moves else box
-                self._tracks.append(Track(self._next, place, seen, seen, now))
+                self._tracks.append(Track(self._next, place, seen, seen, now, box))
                 self._next += 1
 
     def expire(self, now: float) -> list[Track]:
@@ -160,8 +188,9 @@ class Tracker:
     def rescale(self, x: float, y: float) -> None:
         """The picture's size has changed by these factors."""
         for track in self._tracks:
-            track.box = scaled(track.box, x, y)
+            track.box, track.sighted = scaled(track.box, x, y), scaled(track.sighted, x, y)
             track.velocity = track.velocity[0] * x, track.velocity[1] * y
+            track.pace = track.pace[0] * x, track.pace[1] * y
 
 
 def match(tracks: Sequence[FaceBox], boxes: Sequence[FaceBox]) -> dict[int, int]:
@@ -248,5 +277,5 @@ def _between(a: float, b: float, share: float) -> float:
     return a + share * (b - a)
 
 
-def _blend(old: tuple[float, float], new: tuple[float, float]) -> tuple[float, float]:
-    return _between(old[0], new[0], 0.4), _between(old[1], new[1], 0.4)
+def _blend(old: tuple[float, float], new: tuple[float, float], share: float) -> tuple[float, float]:
+    return _between(old[0], new[0], share), _between(old[1], new[1], share)

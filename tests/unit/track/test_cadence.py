@@ -15,7 +15,7 @@ FULL = Effort()
 
 
 def track(hits: int = 2, *, missed: bool = False) -> Track:
-    return Track(1, BOX, 0.0, 0.0, 0.0, hits, missed)
+    return Track(1, BOX, 0.0, 0.0, 0.0, BOX, hits, missed)
 
 
 def first_due(tracks: list[Track], change: float, *, lost: bool, effort: Effort = FULL) -> float:

@@ -11,7 +11,7 @@ BOX = FaceBox(10, 10, 50, 60, 0.45)
 
 
 def track(number: int, box: FaceBox = BOX, *, missed: bool = False) -> Track:
-    return Track(number, box, born=0.0, detected=0.0, at=0.0, missed=missed)
+    return Track(number, box, born=0.0, detected=0.0, at=0.0, sighted=box, missed=missed)
 
 
 def moved(dx: float) -> FaceBox:
