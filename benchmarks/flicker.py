@@ -23,15 +23,13 @@ import statistics
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.flicker_clips import Change, Clip, Person, Timed, clips_of, painted
 from benchmarks.flicker_tracks import compare
 from stream_server.analyse import Analyser
-from stream_server.app import Inference, open_inference, workers
-from stream_server.classify.batcher import Batcher
+from stream_server.app import Inference, open_analyser, open_inference
 from stream_server.flow.shedding import Step
 from stream_server.flow.thinning import Thinning
 from stream_server.follow import Follower
@@ -165,28 +163,18 @@ class LateDetector:
 async def _played(clip: Clip, inference: Inference, metrics: Metrics, late: float) -> Steadiness:
     """Our way in the clip's own time, with the service's latency budget."""
     detector = LateDetector(inference.detector, late)
-    classifier, threads = inference.selected.classifier, os.cpu_count() or 1
-    pictures = list(clip.pictures())
+    options, pictures = Settings().classifier, list(clip.pictures())
     seen: Seen = []
-    with workers("clip") as pool, ThreadPoolExecutor(threads) as detectors:
-        async with Batcher(classifier) as batcher:
-            analyser = Analyser(
-                detector,
-                batcher,
-                inference.card,
-                uncertain_below=inference.uncertain_below,
-                workers=pool,
-                detectors=detectors,
-                detections=threads,
-                metrics=metrics,
-            )
-            follower = Follower("clip", analyser, metrics, metrics.stream("clip"))
-            await analyser.analyse(pictures[0][1])  # compiles the networks
-            async with follower:
-                async for number, t, captured, picture in _in_real_time(pictures):
-                    frame = Frame("clip", number, captured, captured, t, picture)
-                    sight = await follower.look(frame, Step.NOTHING)
-                    seen.append((t, picture.width, picture.height, sight.faces))
+    async with open_analyser(
+        detector, inference.selected, inference.card, options, metrics
+    ) as analyser:
+        await analyser.analyse(pictures[0][1])  # compiles the networks
+        follower = Follower("clip", analyser, metrics, metrics.stream("clip"))
+        async with follower:
+            async for number, t, captured, picture in _in_real_time(pictures):
+                frame = Frame("clip", number, captured, captured, t, picture)
+                sight = await follower.look(frame, Step.NOTHING)
+                seen.append((t, picture.width, picture.height, sight.faces))
     labels = [_labels(seen, person) for person in clip.people]
     return _judged(clip, f"tracks, in real time, found {late:g} s later", labels)
 

@@ -39,16 +39,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.clips import HEIGHT, WIDTH, moving_portrait, pictures_of
 from benchmarks.figures import percentile
 from models.registry import Weights, resolve
-from stream_server.analyse import Analyser
-from stream_server.app import workers
-from stream_server.classify.batcher import Batcher
+from stream_server.app import open_analyser
 from stream_server.classify.cuda import DTYPES, lane, replica_devices
 from stream_server.classify.select import Selected, choose
 from stream_server.classify.torch_cuda import served
-from stream_server.detect.geometry import FRAMES_TOGETHER, input_size
+from stream_server.detect.geometry import input_size
 from stream_server.detect.torch_cuda import TorchCenterFaceDetector
 from stream_server.detect.torch_network import candidates
 from stream_server.frames import Picture
+from stream_server.settings import Settings
 from stream_server.telemetry.metrics import Metrics
 
 CROPS = (1, 8, 64, 256)
@@ -222,40 +221,28 @@ async def measure_streams(
 ) -> Streams:
     """Each stream has one picture under way, and at least one is counted, however slow the
     machine; a quarter of `seconds` goes before, and is not."""
-    metrics = Metrics()
     detector = TorchCenterFaceDetector([lane(name) for name in devices])
-    detections = FRAMES_TOGETHER * len(devices)
-    with workers("analyse") as pool, ThreadPoolExecutor(detections) as detectors:
-        async with Batcher(selected.classifier, replicas=selected.replicas) as batcher:
-            analyser = Analyser(
-                detector,
-                batcher,
-                weights.card,
-                uncertain_below=0.5,
-                workers=pool,
-                detectors=detectors,
-                detections=detections,
-                metrics=metrics,
-            )
+    options = Settings().classifier
+    async with open_analyser(detector, selected, weights.card, options, Metrics()) as analyser:
 
-            async def show(first: int, until: float) -> list[tuple[float, int]]:
-                shown: list[tuple[float, int]] = []
-                while not shown or time.perf_counter() < until:
-                    started = time.perf_counter()
-                    picture = pictures[(first + len(shown)) % len(pictures)]
-                    found = await analyser.analyse(picture)
-                    shown.append((time.perf_counter() - started, len(found)))
-                return shown
+        async def show(first: int, until: float) -> list[tuple[float, int]]:
+            shown: list[tuple[float, int]] = []
+            while not shown or time.perf_counter() < until:
+                started = time.perf_counter()
+                picture = pictures[(first + len(shown)) % len(pictures)]
+                found = await analyser.analyse(picture)
+                shown.append((time.perf_counter() - started, len(found)))
+            return shown
 
-            async def all_show(seconds: float) -> list[tuple[float, int]]:
-                until = time.perf_counter() + seconds
-                each = await asyncio.gather(*(show(number, until) for number in range(streams)))
-                return list(itertools.chain(*each))
+        async def all_show(seconds: float) -> list[tuple[float, int]]:
+            until = time.perf_counter() + seconds
+            each = await asyncio.gather(*(show(number, until) for number in range(streams)))
+            return list(itertools.chain(*each))
 
-            await all_show(seconds / 4)
-            counted = time.perf_counter()
-            shown = await all_show(seconds)
-            passed = time.perf_counter() - counted
+        await all_show(seconds / 4)
+        counted = time.perf_counter()
+        shown = await all_show(seconds)
+        passed = time.perf_counter() - counted
     latencies = [latency for latency, _ in shown]
     return Streams(
         streams,

@@ -296,7 +296,6 @@ class Inference:
 
     analyser: Analyser
     card: ModelCard
-    uncertain_below: float
     selected: Selected
     detector: FaceDetector
     detector_reason: str
@@ -312,33 +311,43 @@ async def open_inference(settings: Settings, metrics: Metrics) -> AsyncIterator[
     metrics.runtime(selected.name, selected.device, selected.precision)
     if selected.gpu_memory is not None:
         metrics.gpu_memory(selected.device, selected.gpu_memory)
-    uncertain_below = settings.classifier.uncertain_below
-    if uncertain_below is None:
-        uncertain_below = card.uncertain_below
+    async with open_analyser(detector, selected, card, settings.classifier, metrics) as analyser:
+        yield Inference(analyser, card, selected, detector, detector_reason)
+
+
+@asynccontextmanager
+async def open_analyser(
+    detector: FaceDetector,
+    selected: Selected,
+    card: ModelCard,
+    options: keys.Classifier,
+    metrics: Metrics,
+) -> AsyncIterator[Analyser]:
+    """Run the one batcher and the threads of both networks."""
     # Whoever waits for a GPU holds a thread: a full batch's for each replica.
     detections = max(2, os.cpu_count() or 2, FRAMES_TOGETHER * len(selected.gpus))
+    threshold = options.uncertain_below
     with workers("analyse") as pool, ThreadPoolExecutor(detections, "detect") as detectors:
         async with Batcher(
             selected.classifier,
-            max_batch=settings.classifier.max_batch,
-            window_ms=settings.classifier.window_ms,
+            max_batch=options.max_batch,
+            window_ms=options.window_ms,
             replicas=selected.replicas,
             on_batch=lambda size, _seconds: metrics.batch(size),
             on_drop=metrics.dropped_crops,
             on_wait=lambda seconds: metrics.stage_seconds("queue", seconds),
         ) as batcher:
             metrics.queue_depth("crops", lambda: batcher.pending)
-            analyser = Analyser(
+            yield Analyser(
                 detector,
                 batcher,
                 card,
-                uncertain_below=uncertain_below,
+                uncertain_below=card.uncertain_below if threshold is None else threshold,
                 workers=pool,
                 detectors=detectors,
                 detections=detections,
                 metrics=metrics,
             )
-            yield Inference(analyser, card, uncertain_below, selected, detector, detector_reason)
 
 
 def load_models(settings: Settings) -> tuple[FaceDetector, str, Selected, ModelCard]:
@@ -492,7 +501,7 @@ def describe(settings: Settings, inference: Inference, started: float) -> wire.I
             name=card.name,
             labels=list(card.labels),
             input_size=card.input_size,
-            uncertain_below=inference.uncertain_below,
+            uncertain_below=inference.analyser.uncertain_below,
         ),
         runtime=wire.RuntimeOut(
             name=selected.name,

@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -157,13 +156,9 @@ def test_help(arguments: list[str], says: list[str], capsys: pytest.CaptureFixtu
     assert [word for word in says if word not in text] == []
 
 
-def test_help_comes_at_once_and_loads_nothing_heavy() -> None:
-    start = time.perf_counter()
-    done = maskstream("--help")
-    seconds = time.perf_counter() - start
-    assert done.returncode == 0
-    # Measured 0.2 to 0.3 s; torch alone takes more than 2 s.
-    assert seconds < 2
+def test_help_loads_nothing_heavy() -> None:
+    """So that it comes at once: in 0.2 to 0.3 s, where torch alone takes more than 2."""
+    assert maskstream("--help").returncode == 0
     code = (
         "import sys; from stream_server.cli import run; run(['--help']); "
         "print([m for m in ('torch', 'cv2', 'numpy', 'av', 'openvino', 'fastapi') "
