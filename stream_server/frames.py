@@ -16,6 +16,7 @@ from stream_server.errors import InvalidStreamName
 
 Pixels = npt.NDArray[np.uint8]
 Privacy = Literal["none", "blur"]
+StreamState = Literal["connecting", "live", "stale", "retrying", "ended", "waiting"]
 """What viewers see of a stream's faces: all, or a mosaic in their place."""
 
 STREAM_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")

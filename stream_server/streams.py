@@ -41,6 +41,7 @@ from stream_server.frames import (
     Picture,
     Pixels,
     Privacy,
+    StreamState,
     check_stream_name,
     made,
 )
@@ -55,7 +56,6 @@ from stream_server.telemetry.metrics import Decoder, Metrics, StreamMetrics
 log = structlog.get_logger(__name__)
 
 Kind = Literal["webrtc", "rtsp", "file", "demo"]
-State = Literal["connecting", "live", "stale", "retrying", "ended", "waiting"]
 DropCounter = Callable[[str, int], None]
 Watched = Callable[[], bool]
 Part = Callable[[], Coroutine[Any, Any, None]]
@@ -110,7 +110,7 @@ class StreamStatus:
     kind: Kind
     source: str
     privacy: Privacy
-    state: State
+    state: StreamState
     detail: str | None
     stale: bool
     retry_in_seconds: float | None
@@ -211,7 +211,7 @@ class Stream:
         self._peer: FrameSource | None = None
         self._peer_came = asyncio.Event()
         self._peer_run: asyncio.Task[None] | None = None
-        self._state: State = "waiting" if self.kind == "webrtc" else "connecting"
+        self._state: StreamState = "waiting" if self.kind == "webrtc" else "connecting"
         self._detail: str | None = None
         self._retry_at: float | None = None
         self._connecting_since = 0.0
@@ -221,7 +221,7 @@ class Stream:
         self._watched = False  # read by the source's thread
         self._created_at = datetime.now(UTC)
         self._tasks: list[asyncio.Task[None]] = []
-        self._metrics.set_up(False)
+        self._metrics.set_state(self._state)
         self._metrics.set_stale(False)
 
     @property
@@ -383,11 +383,11 @@ class Stream:
             self._left_out_at = time.monotonic()
         self._metrics.dropped("ingest", reason, count)
 
-    def _enter(self, state: State, detail: str | None = None) -> None:
+    def _enter(self, state: StreamState, detail: str | None = None) -> None:
         if state == "connecting":
             self._connecting_since = time.monotonic()
         self._state, self._detail = state, detail
-        self._metrics.set_up(state == "live")
+        self._metrics.set_state(state)
 
     async def _watch(self) -> None:
         shown_at = 0.0
@@ -477,8 +477,9 @@ class Stream:
         """The last picture with its boxes as JPEG; None while there is none."""
 
         def encode() -> bytes | None:
-            picture = self._pipeline.annotated()
-            return None if picture is None else encode_jpeg(picture.bgr(), 90)
+            if (picture := self._pipeline.annotated()) is None:
+                return None
+            return encode_jpeg(picture.bgr(), self._options.jpeg_quality)
 
         return await asyncio.get_running_loop().run_in_executor(self._workers, encode)
 

@@ -8,11 +8,12 @@ from collections import Counter as Tally
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Enum,
     Gauge,
     Histogram,
     Info,
@@ -22,7 +23,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from stream_server.frames import FaceEvent, FaceEventKind, Verdict
+from stream_server.frames import FaceEvent, FaceEventKind, StreamState, Verdict
 from stream_server.telemetry.meters import LatencyWindow, RateMeter
 
 LATENCY_BUCKETS = (
@@ -167,6 +168,13 @@ class Metrics:
             "shedding_changes_total", "Steps of shedding that were entered", "step"
         )
         self.up = gauge("stream_up", "1 while pictures arrive")
+        self.state = Enum(
+            "maskstream_stream_state",
+            "1 for the state that the stream is in",
+            ["stream"],
+            states=get_args(StreamState),
+            registry=registry,
+        )
         self.stale = gauge("stream_stale", "1 while the picture has stood still for too long")
         self.decoder = Gauge(
             "maskstream_stream_decoder",
@@ -200,7 +208,7 @@ class Metrics:
             self.encodes, self.keyframes, self.capture_to_result, self.capture_to_publish,
             self.people, self.in_sight, self.face_events, self.detections, self.budget_misses,
             self.shedding_step, self.shedding_changes, self.rendition_viewers,
-            self.capture_to_display, self.decoder,
+            self.capture_to_display, self.decoder, self.state,
         )  # fmt: skip
 
     def stream(self, name: str) -> StreamMetrics:
@@ -284,7 +292,7 @@ class StreamMetrics:
         self._published = metrics.frames_published.labels(name)
         self._reconnects = metrics.reconnects.labels(name)
         self._restarts = metrics.restarts.labels(name)
-        self._up = metrics.up.labels(name)
+        self._up, self._state = metrics.up.labels(name), metrics.state.labels(name)
         self._stale = metrics.stale.labels(name)
         self._viewers = metrics.viewers.labels(name)
         self._detections = metrics.detections.labels(name)
@@ -399,9 +407,10 @@ class StreamMetrics:
         self._metrics.decoder.labels(self._name, device).set(1)
         self.decoder = Decoder(device, reason)
 
-    def set_up(self, up: bool) -> None:
-        """Pictures arrive, or not."""
-        self._up.set(up)
+    def set_state(self, state: StreamState) -> None:
+        """It has entered this state."""
+        self._up.set(state == "live")
+        self._state.state(state)
 
     def set_stale(self, stale: bool) -> None:
         """The picture stands still, or not."""

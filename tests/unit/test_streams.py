@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import stat
 import time
 from collections.abc import AsyncIterator, Callable
@@ -116,6 +117,11 @@ class House:
     def text(self) -> str:
         return self.metrics.render()[0].decode()
 
+    def states(self, stream: str) -> list[str]:
+        """In which the metrics say that it is."""
+        labels = rf'maskstream_stream_state="(\w+)",stream="{stream}"'
+        return re.findall(rf"maskstream_stream_state{{{labels}}} 1.0", self.text())
+
 
 @pytest.fixture
 def house(tmp_path: Path) -> House:
@@ -154,6 +160,7 @@ async def test_a_live_stream_tells_of_faces_and_hides_the_password(house: House)
             analysis = await asyncio.wait_for(anext(results), 2)
         assert analysis.frame.stream == "cam"
         assert 'maskstream_stream_up{stream="cam"} 1.0' in house.text()
+        assert house.states("cam") == ["live"]
         assert 'maskstream_faces_total{stream="cam",verdict="with_mask"}' in house.text()
         assert (await stream.snapshot() or b"")[:2] == b"\xff\xd8"
 
@@ -288,6 +295,7 @@ async def test_a_picture_that_stands_still_is_stale_until_it_moves(
         assert status.stale
         assert 'maskstream_stream_stale{stream="cam"} 1.0' in house.text()
         assert 'maskstream_stream_up{stream="cam"} 0.0' in house.text()
+        assert house.states("cam") == ["stale"]
         with stream.jpegs() as pictures:  # a viewer is told, and goes on being told
             first = await asyncio.wait_for(anext(aiter(pictures)), 4)
             assert first[:2] == b"\xff\xd8"
