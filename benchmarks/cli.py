@@ -13,6 +13,7 @@ import structlog
 import typer
 
 from models.errors import InputError
+from trainer.cli import need
 
 app = typer.Typer(
     help="Measure this machine: one command per figure.",
@@ -48,9 +49,9 @@ def cameras(
     out: Json = None,
 ) -> None:
     """A wall of 720p cameras from a real RTSP server; with --peers 1, 2, 3, 4, 6 … of them."""
+    _check(clip, out)
     from benchmarks.cameras import measure
 
-    _check(clip, out)
     if peers:
         from benchmarks.compare import compare_cameras
 
@@ -71,9 +72,9 @@ def viewers(
     out: Json = None,
 ) -> None:
     """One 720p camera watched by one, then by many WebRTC viewers: what each costs."""
+    _check(clip, out)
     from benchmarks.viewers import measure
 
-    _check(clip, out)
     if peers:
         from benchmarks.compare import compare_viewers
 
@@ -90,9 +91,9 @@ def soak(
     out: Json = None,
 ) -> None:
     """Memory while viewers come and go for a long time."""
+    _check(clip, out)
     from benchmarks.soak import measure
 
-    _check(clip, out)
     _tell(asdict(measure(cameras, minutes, clip)), None, out)
 
 
@@ -107,9 +108,9 @@ def roundtrip(
     out: Json = None,
 ) -> None:
     """A browser's camera there and back: frames a second, and the latency that is added."""
+    _check(clip, out)
     from benchmarks.roundtrip import measure
 
-    _check(clip, out)
     if peers:
         from benchmarks.compare import compare_roundtrip
 
@@ -119,6 +120,7 @@ def roundtrip(
 
 
 def _check(clip: Path | None, out: Path | None) -> None:
+    need("httpx", "playwright", "psutil", "skimage", extra="bench")
     if clip is not None:
         _check_clip(clip)
     if out is not None and not out.parent.is_dir():

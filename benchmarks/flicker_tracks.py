@@ -80,7 +80,7 @@ class Ours:
         if self._motion is None:
             return {}
         self._motion.see(picture)
-        return self._motion.moves({t.id: t.box for t in self._tracker.tracks if not t.missed})
+        return self._motion.moves({t.id: t.box for t in self._tracker.tracks if t.in_sight})
 
     def _set_speeds(self, t: float) -> None:
         """The motion model without flow: speed from one detection to the next."""

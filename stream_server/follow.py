@@ -29,7 +29,13 @@ from stream_server.frames import (
     Verdict,
 )
 from stream_server.telemetry.metrics import Metrics, StreamMetrics
-from stream_server.track.cadence import SAME_SHARE, Effort, classification_due, detection_due
+from stream_server.track.cadence import (
+    LONGEST_SECONDS,
+    SAME_SHARE,
+    Effort,
+    classification_due,
+    detection_due,
+)
 from stream_server.track.conceal import Concealment
 from stream_server.track.evidence import Evidence, quality
 from stream_server.track.motion import Motion
@@ -46,7 +52,8 @@ SMALLER_INPUT = 0.75
 SEARCH_PATIENCE = 0.2
 """A frame waits for what is found in it until this share of the budget is used up; after that the
 boxes known so far are told, and what is found is told with a later frame. A detection alone is in
-time for its own frame, so that a lone camera's boxes are those of the detector."""
+time for its own frame, so that a lone camera's boxes are those of the detector. A camera's whole
+interval where that is longer than the budget: the next frame would tell it later still."""
 FIRST_VERDICT_SECONDS = 0.5
 """A face appears with its first verdict, or without one when none comes for so long."""
 CONCEALING_DETECT = 0.4
@@ -152,6 +159,8 @@ class Follower:
         self._people: dict[int, Person] = {}
         self._detected = float("-inf")
         self._lost = False  # since then, by the optical flow
+        self._last: Frame | None = None
+        self._every = self._camera_every = 0.0  # seconds between frames; also those not looked at
         self._searching = False
         self._found: tuple[Search, list[FaceBox]] | None = None
         self._size: tuple[int, int] | None = None
@@ -178,6 +187,7 @@ class Follower:
         """The faces of the next frame, with no more effort than the shedding `step` allows."""
         self._looking = True
         try:
+            self._measure(frame)
             self._take_answers()
             effort = EFFORTS[step]
             if self._concealment is not None:
@@ -201,8 +211,16 @@ class Follower:
         source. `all_faces` when nothing will come any more. Nothing while a frame is looked at."""
         if self._looking:
             return []
-        gone = self._tracker.expire(float("inf") if all_faces else now)
+        until = self._detected if self._searching else now
+        gone = self._tracker.expire(float("inf") if all_faces else until)
         return self._left(gone, now, wall)
+
+    def _measure(self, frame: Frame) -> None:
+        """How often frames come."""
+        last, self._last = self._last, frame
+        if last is not None:
+            self._every = max(0.0, frame.captured - last.captured)
+            self._camera_every = self._every / max(1, frame.number - last.number)
 
     def _see(
         self, frame: Frame, step: Step, effort: Effort
@@ -227,7 +245,7 @@ class Follower:
         least = 0.0 if hides else self._analyser.share.interval(time.monotonic())
         since, change = frame.captured - self._detected, self._motion.change
         tracks = self._tracker.tracks
-        if not detection_due(tracks, since, change, self._lost, effort, least):
+        if not detection_due(tracks, since, change, self._lost, effort, least, self._every):
             return None
         self._lost = False
         scale = SMALLER_INPUT if step >= Step.SMALLER_INPUT and not hides else 1.0
@@ -239,6 +257,8 @@ class Follower:
         self._searching, self._detected = True, search.captured
         searching = self._background.create_task(self._search(search))
         patience = SEARCH_PATIENCE * self._latency_budget
+        if self._camera_every > self._latency_budget:
+            patience = min(self._camera_every, LONGEST_SECONDS)
         until_done = self._concealment is not None or math.isinf(patience)
         await asyncio.wait([searching], timeout=None if until_done else patience)
 
@@ -267,7 +287,7 @@ class Follower:
         unsure = [
             track
             for track in self._tracker.tracks
-            if track.shown(now) and not track.missed and self._informs(track, now, effort)
+            if track.shown(now) and track.in_sight and self._informs(track, now, effort)
         ]
         return unsure, self._analyser.crop(frame.picture, [track.box for track in unsure])
 
@@ -284,7 +304,7 @@ class Follower:
             self._detected = float("-inf")
         self._size = size
         self._motion.see(picture)
-        boxes = {track.id: track.box for track in self._tracker.tracks if not track.missed}
+        boxes = {track.id: track.box for track in self._tracker.tracks if track.in_sight}
         moves = self._motion.moves(boxes)
         self._tracker.carry(moves, now)
         self._metrics.stage_seconds("track", time.perf_counter() - started)
@@ -365,7 +385,10 @@ class Follower:
         self._answers.clear()
 
     def _events(self, now: float, wall: float) -> list[FaceEvent]:
-        events = self._left(self._tracker.expire(now), now, wall)
+        # Whoever is looked for may be found yet.
+        pending = self._searching or self._found is not None
+        gone = self._tracker.expire(self._detected if pending else now)
+        events = self._left(gone, now, wall)
         for track in self._tracker.tracks:
             person = self._people.get(track.id)
             if person is None or not track.confirmed:

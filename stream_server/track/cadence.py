@@ -42,21 +42,24 @@ def detection_due(
     lost: bool,
     effort: Effort,
     least: float = 0.0,
+    every: float = 0.0,
 ) -> bool:
     """Whether to detect now, `since` seconds after the last time.
 
     `change` is the share of the scene that moves, `lost` whether a box could not be carried;
-    `least` are the seconds between two detections that the other streams leave room for.
+    `least` are the seconds between two detections that the other streams leave room for, `every`
+    those between two frames: what is not done now has to wait for so long.
     """
     if any(not track.confirmed for track in tracks):
         wanted = NEW_SECONDS
-    elif lost or any(track.missed for track in tracks):
+    elif lost or any(not track.in_sight for track in tracks):
         wanted = MOVING_SECONDS
     elif tracks:
         wanted = STEADY_SECONDS
     else:
         wanted = MOVING_SECONDS if change >= MOVING_CHANGE else EMPTY_SECONDS
-    return since >= min(max(wanted, least) * effort.detect, LONGEST_SECONDS)
+    longest = LONGEST_SECONDS - min(every, LONGEST_SECONDS / 2)
+    return since >= min(max(wanted, least) * effort.detect, longest)
 
 
 def classification_due(settled: bool, followed: float, since: float, effort: Effort) -> bool:

@@ -26,6 +26,8 @@ FLOW_GAIN = 0.4
 """How far what the pixels did in one frame pulls the velocity."""
 POSITION_GAIN, SIZE_GAIN = 0.7, 0.5
 """How far a detection pulls the box; the rest of the detector's jitter is smoothed away."""
+NEAR_IOU = 0.3
+"""A detection that overlaps the box by less is no jitter: the face has moved there."""
 COASTING_SECONDS = 2.0
 """Without a look at the picture, speed fades with this time constant."""
 PACE_SECONDS = 0.1
@@ -52,6 +54,7 @@ class Track:
 
     `followed` is the share (0..1) of its points that the last look at the picture found again.
     `sighted` is its box as it was `detected` last, `pace` its velocity from detection to detection.
+    A `reckoned` place follows from these alone: the face may be elsewhere.
     """
 
     id: int
@@ -62,6 +65,7 @@ class Track:
     sighted: FaceBox
     hits: int = 1
     missed: bool = False
+    reckoned: bool = False
     velocity: tuple[float, float] = (0.0, 0.0)
     pace: tuple[float, float] = (0.0, 0.0)
     followed: float = 1.0
@@ -71,16 +75,32 @@ class Track:
         """Seen by more than one detection."""
         return self.hits >= CONFIRMED_HITS
 
-    def detect(self, place: FaceBox, found: FaceBox, seen: float) -> None:
-        """A detection of the time `seen` found it, where it was thought to be at `place`."""
-        pulled, elapsed = _pulled(place, found), seen - self.detected
+    @property
+    def in_sight(self) -> bool:
+        """The picture shows it where its box is: its pixels can be followed, and judged."""
+        return not self.missed and not self.reckoned
+
+    def detect(
+        self, place: FaceBox, found: FaceBox, seen: float, now: float, move: Move | None
+    ) -> None:
+        """A detection of the time `seen` found it, where it was thought to be at `place`; `move`
+        is what the pixels of what was found have done until `now`."""
+        near, elapsed = iou(place, found) >= NEAR_IOU, seen - self.detected
+        at = _pulled(place, found) if near else found
         if elapsed > 0:
-            way = _between_boxes(self.sighted, pulled)
+            way = _between_boxes(self.sighted, at)
             share = 1 - exp(-elapsed / PACE_SECONDS)
             self.pace = _blend(self.pace, (way.dx / elapsed, way.dy / elapsed), share)
-        self.box = moved(pulled, _between_boxes(place, self.box))
-        self.sighted, self.detected, self.missed = pulled, seen, False
+        self.sighted, self.detected, self.missed = at, seen, False
         self.hits += 1
+        self.reckoned = not near and move is None and now > seen
+        if near:
+            self.box = moved(at, _between_boxes(place, self.box))
+        elif move is not None:
+            self.box = moved(at, move)
+        else:
+            self.box, self.velocity = at, self.pace
+            self.coast(now - seen)
 
     def miss(self, now: float) -> None:
         """A detection did not find it: what was followed since the last may be the pixels of
@@ -131,20 +151,18 @@ class Tracker:
     def carry(self, moves: Mapping[int, Move], now: float) -> None:
         """Move every box to `now`: by what its pixels did (by track id), else by its own speed.
 
-        A face that the last detection missed may be hidden, and its pixels somebody else's: it
-        goes by its speed alone.
+        Where a face is not in sight its pixels are somebody else's: it goes by its speed alone.
         """
         for track in self._tracks:
-            elapsed = now - track.at
-            track.at = now
-            if elapsed <= 0:
-                continue
-            move = None if track.missed else moves.get(track.id)
+            elapsed = max(0.0, now - track.at)
+            track.at += elapsed
+            move = moves.get(track.id) if track.in_sight else None
             track.followed = 0.0 if move is None else move.followed
             if move is None:
                 track.coast(elapsed)
-            else:
-                track.box = moved(track.box, move)
+                continue
+            track.box = moved(track.box, move)
+            if elapsed > 0:
                 velocity = move.dx / elapsed, move.dy / elapsed
                 track.velocity = _blend(track.velocity, velocity, FLOW_GAIN)
 
@@ -162,17 +180,20 @@ class Tracker:
         places = self.places if earlier is None else earlier.places
         known = [track for track in self._tracks if track.id in places]
         pairs = match([places[track.id] for track in known], boxes)
+        moves = {} if earlier is None else earlier.moves
         for index, track in enumerate(known):
             if (found := pairs.get(index)) is None:
                 track.miss(now)
             else:
-                track.detect(places[track.id], boxes[found], seen)
-        moves = {} if earlier is None else earlier.moves
+                track.detect(places[track.id], boxes[found], seen, now, moves.get(found))
         taken = set(pairs.values())
         for index, box in enumerate(boxes):
             if index not in taken:
-                place = moved(box, moves[index]) if index in moves else box
-                self._tracks.append(Track(self._next, place, seen, seen, now, box))
+                move = moves.get(index)
+                place = box if move is None else moved(box, move)
+                track = Track(self._next, place, seen, seen, now, box)
+                track.reckoned = move is None and now > seen
+                self._tracks.append(track)
                 self._next += 1
 
     def expire(self, now: float) -> list[Track]:

@@ -88,7 +88,7 @@ class StreamIn(In):
         min_length=1,
         max_length=MAX_URL,
         description="Where the pictures come from: rtsp://user:password@host:554/path, demo:, or "
-        "webrtc: to keep a name for a publisher. /api/info lists the schemes that are taken.",
+        "webrtc: to keep a name for a publisher. /api/info lists those taken besides webrtc:.",
         examples=["rtsp://camera.example:554/stream1"],
         json_schema_extra={"format": "source-url"},
     )

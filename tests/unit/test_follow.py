@@ -300,8 +300,8 @@ async def _late(slow: Slow) -> None:
         await slow.look(moved_by(24))
         await slow.answer()
         (face,) = (await slow.look(moved_by(24))).faces
-        # A jump to 70 there pulls by 0.7 of what lay between.
-        assert face.box.x0 == pytest.approx(26 + 0.7 * (70 - 26) + 8, abs=3)
+        # It has jumped to 70 there, and moved on by 8.
+        assert face.box.x0 == pytest.approx(70 + 8, abs=2)
         assert (face.track, slow.under_way) == (1, 0)
 
 
@@ -323,6 +323,52 @@ def test_no_frame_waits_long_for_a_slow_detector(watch: Watch) -> None:
         return passed
 
     assert 0.2 * 0.15 <= watch._runner.run(looks()) < 1.0
+
+
+def test_where_frames_are_rare_each_waits_for_its_own_detection(watch: Watch) -> None:
+    """The next one, a second later, would tell it a second later."""
+    slow = Slow(watch)
+
+    async def looks() -> Sight:
+        async with watch.follower:
+            watch.now += 0.9
+            first = asyncio.create_task(slow.look())
+            await asyncio.sleep(0.1)
+            await slow.answer()
+            await first
+            watch.now += 0.9
+            second = asyncio.create_task(slow.look())
+            await asyncio.sleep(0.15)
+            assert not second.done()
+            await slow.answer()
+            return await second
+
+    (face,) = watch._runner.run(looks()).faces
+    assert face.box.x0 == pytest.approx(SLOTS[0].x0, abs=2)
+
+
+def test_a_face_does_not_leave_while_it_is_looked_for(watch: Watch) -> None:
+    watch.looks(1)
+    (face,) = watch.look().faces
+    slow = Slow(watch)
+
+    async def looks() -> Sight:
+        async with watch.follower:
+            watch.now += KEPT_SECONDS - 0.2
+            await slow.look()
+            watch.now += 0.3
+            watch.leave()
+            sight = await slow.look()
+            await slow.answer()
+            assert not sight.events
+            sight = await slow.look()
+            if slow.under_way:
+                await slow.answer()
+            return sight
+
+    sight = watch._runner.run(looks())
+    assert [seen.track for seen in sight.faces] == [face.track]
+    assert FaceEventKind.LEFT not in [kind for kind, _, _ in watch.told()]
 
 
 def test_where_faces_are_hidden_a_frame_waits_for_its_own_detection(private: Watch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import wave
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +30,18 @@ WALL = FlooredWall(
     *(2, 5.0, 14.5, 14.0, 6.0, 40.0, 90.0, 120.0, 1.5, 400.0, 3, {"superseded": 3}, 0, 1, 30.0),
     *(Shares(2.0, 0.4, 0.3), 1.5, Floor(3.0, 20.0, 2.0), 2.0),
 )
+
+
+@pytest.mark.parametrize("command", ["cameras", "viewers", "soak", "roundtrip"])
+@pytest.mark.parametrize("missing", ["httpx", "playwright", "psutil", "skimage"])
+def test_a_library_that_is_missing_is_one_line_that_names_the_extra(
+    command: str, missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert cli.run(["bench", command, "--clip", "/no/such.mp4"]) == 2
+    assert capsys.readouterr().err == (
+        f"maskstream: {missing} is not installed: run pip install 'maskstream[bench]'\n"
+    )
 
 
 @pytest.mark.parametrize("command", ["cameras", "viewers", "soak", "roundtrip"])

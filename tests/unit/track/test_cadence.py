@@ -58,6 +58,16 @@ def test_other_streams_detections_make_it_rarer_too_but_not_without_end() -> Non
     assert first(9.0) == 100 * LONGEST_SECONDS < 100 * KEPT_SECONDS
 
 
+def test_a_camera_of_a_frame_a_second_is_not_left_alone_for_longer_than_ids_are_kept() -> None:
+    def gap(every: float) -> float:
+        """Seconds between two detections, the last of which comes with the frame after it."""
+        times = [every * n * 0.98 for n in range(1, 100)]
+        due = (t for t in times if detection_due([track()], t, STILL, False, FULL, 9.0, every))
+        return next(due)
+
+    assert all(gap(every) <= LONGEST_SECONDS for every in (0.03, 0.2, 0.5, 1.0, 1.5, 2.0))
+
+
 def test_the_first_frame_is_always_looked_at() -> None:
     assert detection_due([], float("inf"), STILL, False, Effort(detect=3))
     assert classification_due(False, 1.0, float("inf"), Effort(recheck=3))

@@ -137,6 +137,33 @@ def test_a_face_that_has_come_since_an_earlier_frame_is_not_missed_in_it() -> No
     assert not tracker.tracks[0].missed
 
 
+def test_a_face_too_fast_to_be_followed_is_judged_when_its_place_is_known() -> None:
+    """Each search takes 0.15 s. The background where the face was can be followed perfectly."""
+    tracker, still = Tracker(), {1: Move(0.0, 0.0, 1.0)}
+    known = []
+    for searched in (0.0, 0.2, 0.4):
+        tracker.carry(still, searched)
+        places = tracker.places
+        tracker.carry(still, searched + 0.15)
+        found = [face(100 + 400 * searched)]
+        tracker.update(found, searched + 0.15, Earlier(searched, places, {}))
+        (track,) = tracker.tracks
+        known.append((track.in_sight, centre(track.box) - 100 - 400 * (searched + 0.15)))
+    # Late by the search at first; then as its pace makes it; then there, to be followed.
+    assert [in_sight for in_sight, _ in known] == [False, False, True]
+    assert known[0][1] == pytest.approx(-60)
+    assert all(abs(off) < 20 for _, off in known[1:])
+    tracker.carry({1: Move(20.0, 0.0, 1.0)}, 0.6)
+    assert tracker.tracks[0].followed == 1
+
+
+def test_a_box_that_has_jumped_is_no_jitter() -> None:
+    tracker = Tracker()
+    watch(tracker, [[face(100)]] * 3)
+    tracker.update([face(150)], 0.6)
+    assert [(track.id, centre(track.box)) for track in tracker.tracks] == [(1, 150)]
+
+
 def test_faces_that_cross_keep_their_ids() -> None:
     """The nearer one, a little larger, hides the other for half a second of its way."""
     tracker, speed = Tracker(), {1: 150.0, 2: -150.0}
@@ -260,11 +287,18 @@ def test_without_a_look_at_the_picture_a_face_slows_down() -> None:
     assert 0 < tracker.tracks[0].velocity[0] < speed
 
 
-def test_time_that_stands_still_moves_nothing() -> None:
+def test_at_a_time_that_stands_still_or_goes_back_boxes_go_with_their_pixels_all_the_same() -> None:
+    """Pictures between others (B-frames) arrive after the ones that are shown before them."""
     tracker = Tracker()
-    tracker.update([face(100)], 5.0)
-    tracker.carry({1: Move(9.0, 9.0, 1.0)}, 5.0)
-    assert centre(tracker.tracks[0].box) == 100
+    for number in range(40):
+        now = (number if number % 3 else number - 1) / 25
+        tracker.carry({1: Move(4.0, 0.0, 1.0)}, now)
+        if number == 0:
+            tracker.update([face(100)], now)
+    (track,) = tracker.tracks
+    assert centre(track.box) == pytest.approx(100 + 39 * 4)
+    assert track.velocity[0] == pytest.approx(100, rel=0.5)
+    assert track.at == 38 / 25
 
 
 def test_a_detection_pulls_the_box_and_brings_its_score_and_landmarks() -> None:
