@@ -324,8 +324,9 @@ async def open_analyser(
     metrics: Metrics,
 ) -> AsyncIterator[Analyser]:
     """Run the one batcher and the threads of both networks."""
-    # Whoever waits for a GPU holds a thread: a full batch's for each replica.
-    detections = max(2, os.cpu_count() or 2, FRAMES_TOGETHER * len(selected.gpus))
+    # Whoever waits for a GPU holds a thread: a full batch's for each of the detector's lanes.
+    lanes = getattr(detector, "lanes", 0)
+    detections = max(2, os.cpu_count() or 2, FRAMES_TOGETHER * lanes)
     threshold = options.uncertain_below
     with workers("analyse") as pool, ThreadPoolExecutor(detections, "detect") as detectors:
         async with Batcher(

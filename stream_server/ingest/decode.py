@@ -211,6 +211,7 @@ def _gather(frame: VideoFrame, width: int, height: int, rotation: int) -> Pictur
 class Shot:
     """A decoded picture with its times (s): `captured` monotonic, `media_time` of the source.
 
+    Captured is when the packet came with which it could be shown: with B-frames not its own.
     `make` brings it into our form, which costs as much as a tenth of a decode or more.
     """
 
@@ -286,7 +287,6 @@ class PacketDecoder:
         self._context.thread_type = "SLICE"
         self._context.thread_count = 1
         self._context.flags |= Flags.low_delay
-        self._context.copy_opaque = True
         self._skipping = False
         self.interval = _interval(stream)
         self._decoding.on_decoder(*device_of(self._context, self._decoding.hardware))
@@ -306,8 +306,6 @@ class PacketDecoder:
             return
         behind = self._catch_up.skip_unreferenced
         self._skip_unreferenced(behind or extent == "reference")
-        # Pictures leave in another order than packets come: each carries its own arrival.
-        packet.opaque = arrived
         frames = self._decode(packet)
         if extent == "key":
             frames += self._drain()
@@ -357,15 +355,14 @@ class PacketDecoder:
             _PLACES.put(place)
 
     def _shot(self, frame: VideoFrame, arrived: float) -> Shot:
-        captured = frame.opaque if isinstance(frame.opaque, float) else arrived
-        last, self._last_captured = self._last_captured, captured
-        elapsed = captured - last if self._live and last is not None else self.interval
+        last, self._last_captured = self._last_captured, arrived
+        elapsed = arrived - last if self._live and last is not None else self.interval
         stamp: float | None = frame.time
         if stamp is not None and math.isnan(stamp):  # what is drained comes without its time base
             stamp = seconds(frame.pts, self._stream.time_base)
         media_time = self._timeline.place(stamp, elapsed)
         self.rotation = frame.rotation
-        return Shot(partial(self._made, frame, self._stream), captured, media_time)
+        return Shot(partial(self._made, frame, self._stream), arrived, media_time)
 
     def _made(self, frame: VideoFrame, stream: VideoStream) -> Picture:
         return self._normalise(frame, stream.sample_aspect_ratio)

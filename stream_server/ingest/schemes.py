@@ -120,12 +120,14 @@ def file_of(url: str) -> tuple[Path, bool]:
     path = unquote(rest)
     if _DRIVE.match(path):
         path = path[1:]
-    if not path or "\0" in path:
+    if not path:
         raise SourceUnsupported("the file: URL names no path: write file:///PATH")
     return _at_home(path), bool(hash_mark)
 
 
 def _at_home(path: str) -> Path:
+    if "\0" in path:
+        raise SourceUnsupported("a file's path cannot hold a NUL character")
     # Unlike Path.expanduser, this leaves the name of an unknown user as it is.
     return Path(os.path.expanduser(path))
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stream_server.errors import SourceUnsupported
@@ -97,6 +97,8 @@ def test_any_absolute_path_survives_the_way_through_a_url(name):
 
 
 @given(st.text())
+@example("~\0")
+@example("file:~%00")
 def test_no_url_breaks_anything(url):
     # Anything but a SourceUnsupported would fail the test.
     with suppress(SourceUnsupported):
