@@ -120,7 +120,7 @@ def file_of(url: str) -> tuple[Path, bool]:
     path = unquote(rest)
     if _DRIVE.match(path):
         path = path[1:]
-    if not path:
+    if not path or "\0" in path:
         raise SourceUnsupported("the file: URL names no path: write file:///PATH")
     return _at_home(path), bool(hash_mark)
 
