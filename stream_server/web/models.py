@@ -147,7 +147,7 @@ class FrameResult(BaseModel):
 
     stream: str
     frame: int = Field(description="Counts the frames that came from the source.")
-    time: Finite = Field(description="Unix seconds of the capture, by the server's clock.")
+    time: Finite = Field(description="Unix seconds of its arrival, by the server's clock.")
     media_time: Finite | None = Field(description="The source's own clock in seconds.")
     width: int
     height: int
@@ -372,7 +372,7 @@ class InfoOut(BaseModel):
     detector: DetectorOut
     ice_servers: list[IceServerOut]
     limits: LimitsOut
-    source_schemes: list[str] = Field(description="The URL schemes that POST /api/streams takes.")
+    source_schemes: list[str] = Field(description="The URL schemes that POST /api/streams takes, besides webrtc.")
 
 
 class PredictionOut(BaseModel):

@@ -92,7 +92,7 @@ def evaluate(
 
     \b
     Examples:
-      maskstream evaluate face-mask-12k --json figures.json --plots plots
+      maskstream evaluate data/face-mask-12k --json figures.json --plots plots
       maskstream evaluate scenes --faces detect --min-size 24 --exclude incorrect
     """
     need("torchmetrics", "matplotlib", "tqdm")

@@ -49,7 +49,7 @@ def export(
 
     \b
     Example:
-      maskstream export maskstream-v3 --data face-mask-12k --data face-mask-detection --to seen
+      maskstream export maskstream-v3 --data data/face-mask-12k --to seen
     """
     need("nncf", "onnx", "onnxruntime", "skimage")
     from trainer.export import calibration_faces, check_wishes, export_variants, open_weights
