@@ -18,8 +18,8 @@ LOST_SECONDS = 1.0
 HELD_SECONDS = 0.3
 """Pictures wait for so long: a face found meanwhile is hidden in those before it too."""
 SLACK = 0.01
-"""At most rates a whole number of pictures comes in `HELD_SECONDS`: without slack each second one
-would be due with the next, and not be seen."""
+"""At the usual frame rates a whole number of pictures comes in `HELD_SECONDS`: without slack many
+would be due together with the next one, and not be seen."""
 HELD_APART = 0.01
 """Pictures that come sooner after the one before are not shown: 30 wait at most."""
 SEARCHED_SECONDS = 0.1
