@@ -372,7 +372,7 @@ class InfoOut(BaseModel):
     detector: DetectorOut
     ice_servers: list[IceServerOut]
     limits: LimitsOut
-    source_schemes: list[str] = Field(description="The URL schemes that POST /api/streams takes, besides webrtc.")
+    source_schemes: list[str] = Field(description="What POST /api/streams takes, besides webrtc.")
 
 
 class PredictionOut(BaseModel):
