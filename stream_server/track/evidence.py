@@ -11,6 +11,9 @@ from stream_server.frames import FaceBox, Pixels, Verdict
 
 MEMORY_SECONDS = 0.4
 """Evidence fades with this time constant."""
+LEAST_KEPT = 0.25
+"""So much of it is kept from one crop to the next however long that takes: with a frame a second the
+second crop tells a face's verdict."""
 MOST_WEIGHT = 3.0
 """More evidence than this many good crops counts no more: a true change must get through."""
 FIRST_WEIGHT, FIRST_CROPS = 1.2, 6
@@ -49,7 +52,7 @@ class Evidence:
 
     def add(self, probabilities: Sequence[float], quality: float, now: float) -> None:
         """One classification of a crop of this quality (0..1), taken at `now`."""
-        fade = exp(-max(0.0, now - self._at) / MEMORY_SECONDS) if self.seen else 0.0
+        fade = max(LEAST_KEPT, exp(-max(0.0, now - self._at) / MEMORY_SECONDS))
         weight = max(quality, LEAST_QUALITY)
         kept = min(self._weight * fade, MOST_WEIGHT - weight)
         self._weight = kept + weight

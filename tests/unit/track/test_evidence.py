@@ -44,6 +44,17 @@ def test_two_good_crops_make_a_verdict_and_one_does_not() -> None:
     assert told.confidence == pytest.approx(0.94)
 
 
+@pytest.mark.parametrize("every", [0.5, 1.0, 5.0])
+def test_rare_crops_make_a_verdict_and_change_it_with_the_second_one(every: float) -> None:
+    one, told = evidence(), []
+    rows = [MASK, MASK, MASK, BARE, MASK, MASK, BARE, BARE]
+    for number, row in enumerate(rows):
+        one.add(row, 1.0, number * every)
+        told.append(one.verdict)
+    mask, bare = Verdict.WITH_MASK, Verdict.WITHOUT_MASK
+    assert told == [Verdict.UNCERTAIN, mask, mask, mask, mask, mask, mask, bare]
+
+
 def test_poor_crops_need_company() -> None:
     told = evidence()
     for number in range(5):
