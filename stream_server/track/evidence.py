@@ -12,8 +12,8 @@ from stream_server.frames import FaceBox, Pixels, Verdict
 MEMORY_SECONDS = 0.4
 """Evidence fades with this time constant."""
 LEAST_KEPT = 0.25
-"""So much of it is kept from one crop to the next however long that takes: with a frame a second the
-second crop tells a face's verdict."""
+"""So much of it is kept from one crop to the next however long that takes: at one frame a second
+the second crop tells a face's verdict."""
 MOST_WEIGHT = 3.0
 """More evidence than this many good crops counts no more: a true change must get through."""
 FIRST_WEIGHT, FIRST_CROPS = 1.2, 6
