@@ -4,9 +4,8 @@ from __future__ import annotations
 
 # A step of the time stamps that differs from the time that passed by more is a jump, not a pause.
 JUMP_SECONDS = 5.0
-# A read that took this long had to wait for the camera, and so had those that took this share of
-# the time between two pictures together: nothing more had arrived. Shorter ones may be the
-# interpreter lock changing hands.
+# A read that took this long, or this share of the time between two pictures, had to wait: nothing
+# more had arrived. Shorter ones may be the interpreter lock changing hands.
 WAITED_SECONDS, WAITED_SHARE = 0.025, 0.75
 # Seconds a second by which the clocks of camera and service may drift apart, and then some.
 DRIFT = 0.001
@@ -43,9 +42,9 @@ class Backlog:
         self._floor: float | None = None  # arrival less time stamp of what was read in time
         self._stamp = self._arrived = self._lag = 0.0
 
-    def lag(self, stamp: float | None, arrived: float, longest: float, total: float) -> float:
-        """Seconds behind, for a picture whose reading began at `arrived` (monotonic); the reads
-        since the one before took `total` seconds, the `longest` of them so long.
+    def lag(self, stamp: float | None, arrived: float, waited: float) -> float:
+        """Seconds behind, for a picture whose reading began at `arrived` (monotonic) after reads
+        that took up to `waited` seconds.
 
         What had to be waited for came late by itself, by no more than the wait: a slow network is
         no reason to skip, only a full queue is. A picture that is shown before one that came
@@ -59,9 +58,7 @@ class Backlog:
         elif step <= 0:
             return self._lag
         else:
-            late = longest if longest > WAITED_SECONDS else 0.0
-            if total >= WAITED_SHARE * passed:
-                late = total
+            late = waited if waited > min(WAITED_SECONDS, WAITED_SHARE * step) else 0.0
             self._floor = min(self._floor + DRIFT * passed + late, arrived - stamp)
         self._stamp, self._arrived = stamp, arrived
         self._lag = arrived - stamp - self._floor

@@ -307,18 +307,18 @@ class RtspSource:
     ) -> None:
         backlog = Backlog()
         relay = Relay(stream, self._packets)
-        longest, total, asked = 0.0, 0.0, time.monotonic()
+        waited, asked = 0.0, time.monotonic()
         time_base = stream.time_base
         whole = _pictures(stream, lambda: self._on_drop(DECODE_ERROR, 1))
         for piece in container.demux(stream):
             arrived = time.monotonic()
             if reader.stopped or piece.size == 0:
                 return
-            longest, total = max(longest, arrived - asked), total + arrived - asked
+            waited = max(waited, arrived - asked)
             for packet, began in whole(piece, arrived):
                 stamp = packet.dts if packet.dts is not None else packet.pts
-                lag = backlog.lag(seconds(stamp, time_base), began, longest, total)
-                longest = total = 0.0
+                lag = backlog.lag(seconds(stamp, time_base), began, waited)
+                waited = 0.0
                 # What lay in the socket had arrived before it was read.
                 captured = began - lag
                 relay.feed(packet, captured)
